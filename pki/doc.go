@@ -1,0 +1,17 @@
+// Package pki is the small public key infrastructure behind mutual TLS: an
+// authority that issues certificates to one node and its clients, and the TLS
+// configurations both sides use.
+//
+// A client's identity is the common name of its certificate, [A-Za-z0-9_-]{1,64}.
+// Client certificates carry the extended key usage clientAuth, the broker's
+// serverAuth with DNS and IP subject alternative names (RFC 5280 section
+// 4.2.1.12, RFC 9525). Keys are ECDSA P-256; keys and certificates made by
+// OpenSSL (SEC 1, PKCS 1, PKCS 8; RSA and Ed25519 too) are understood.
+//
+// Every validity check uses a time the caller gives, because a Raspberry Pi may
+// boot in the past: the caller's clock has a floor. The system clock is never
+// read. There is no session resumption: each connection is judged in full
+// against the files as they were last loaded.
+//
+// Revocation lists and enrolment are not here yet.
+package pki

@@ -1,0 +1,124 @@
+package pki
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+const (
+	maxNameBytes     = 64  // X.520 ub-common-name
+	maxDNSNameBytes  = 253 // RFC 1035 section 2.3.4, without the final dot
+	maxDNSLabelBytes = 63
+)
+
+// ValidName reports whether name may name a device, a node or a signer:
+// one to 64 of the characters A-Z, a-z, 0-9, '_' and '-'.
+func ValidName(name string) bool {
+	return len(name) <= maxNameBytes && nameCharacters(name)
+}
+
+func nameCharacters(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Identity returns the name that a certificate gives its holder: the common
+// name. It does not verify the certificate. Without a common name, with one
+// that is no [ValidName], or with several (libraries disagree which one
+// counts) it returns an error.
+func Identity(cert *x509.Certificate) (string, error) {
+	commonName := asn1.ObjectIdentifier{2, 5, 4, 3}
+	count := 0
+	for _, attribute := range cert.Subject.Names {
+		if attribute.Type.Equal(commonName) {
+			count++
+		}
+	}
+	name := cert.Subject.CommonName
+	switch {
+	case count == 0:
+		return "", errors.New("certificate has no common name")
+	case count > 1:
+		return "", errors.New("certificate has more than one common name")
+	case !ValidName(name):
+		return "", fmt.Errorf("common name %.80q does not match [A-Za-z0-9_-]{1,64}", name)
+	}
+	return name, nil
+}
+
+// LocalNames returns what this machine may be called in a server certificate:
+// its host name, NAME.local (multicast DNS), localhost, and the address of
+// every interface without zone. No entry appears twice.
+func LocalNames() ([]string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("reading the host name: %w", err)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing network addresses: %w", err)
+	}
+	names := localHostNames(host)
+	for _, addr := range append([]net.Addr{loopback(127, 0, 0, 1), loopback(net.IPv6loopback...)}, addrs...) {
+		if prefix, err := netip.ParsePrefix(addr.String()); err == nil {
+			names = append(names, prefix.Addr().Unmap().WithZone("").String())
+		}
+	}
+	return unique(names), nil
+}
+
+// loopback addresses are named even while the interface is down, as in a
+// container at build time.
+func loopback(ip ...byte) net.Addr {
+	return &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
+}
+
+func localHostNames(host string) []string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	label, _, _ := strings.Cut(host, ".")
+	var names []string
+	for _, name := range []string{host, label + ".local", "localhost"} {
+		// A host name is free text to the kernel; DNS is stricter.
+		if checkDNSName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// unique drops repetitions and keeps the order of first appearance.
+func unique(list []string) []string {
+	var kept []string
+	for _, s := range list {
+		if !slices.Contains(kept, s) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// checkDNSName wants what RFC 1035 allows, and '_', which host names in the
+// wild contain; wildcards have no place on a single machine.
+func checkDNSName(name string) error {
+	if len(name) > maxDNSNameBytes {
+		return fmt.Errorf("DNS name %.80q… has more than %d bytes", name, maxDNSNameBytes)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if len(label) > maxDNSLabelBytes || !nameCharacters(label) {
+			return fmt.Errorf("%.80q is neither a DNS name nor an IP address", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Server holds the certificates of a TLS server and reads them again on
+// demand. It is safe for concurrent use.
+type Server struct {
+	files      Files
+	minVersion uint16
+	now        func() time.Time
+	current    atomic.Pointer[serverState]
+}
+
+// serverState is never changed once made, so a handshake sees one consistent set.
+type serverState struct {
+	config *tls.Config
+	roots  *x509.CertPool
+	now    func() time.Time
+}
+
+// LoadServer reads the three files of a server. minVersion is
+// [tls.VersionTLS13], or [tls.VersionTLS12] for old clients; 0 is TLS 1.3. now
+// must be safe for concurrent use; it judges every certificate. Errors about a
+// file are a [*FileError].
+func LoadServer(f Files, minVersion uint16, now func() time.Time) (*Server, error) {
+	switch minVersion {
+	case 0:
+		minVersion = tls.VersionTLS13
+	case tls.VersionTLS12, tls.VersionTLS13:
+	default:
+		return nil, fmt.Errorf("minimum version %s is not TLS 1.2 or 1.3", tls.VersionName(minVersion))
+	}
+	s := &Server{files: f, minVersion: minVersion, now: now}
+	if err := s.Reload(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Reload reads the files again. New handshakes use what it found; on error
+// everything stays as it was. Established connections are not touched: judge
+// them with [Server.Check].
+func (s *Server) Reload() error {
+	now := s.now()
+	own, err := loadCertificate(s.files, x509.ExtKeyUsageServerAuth, now)
+	if err != nil {
+		return err
+	}
+	roots, err := loadRoots(s.files.CA, now)
+	if err != nil {
+		return err
+	}
+	state := &serverState{roots: roots, now: notBefore(s.now, own.Leaf)}
+	config := s.base()
+	config.Certificates = []tls.Certificate{*own}
+	config.ClientCAs = roots
+	config.Time = state.now
+	config.VerifyConnection = state.check
+	state.config = config
+	s.current.Store(state)
+	return nil
+}
+
+// base is strict by itself, so that a mistake around it fails closed.
+func (s *Server) base() *tls.Config {
+	return &tls.Config{
+		MinVersion: s.minVersion,
+		ClientAuth: tls.RequireAndVerifyClientCert,
+		// A ticket would let a client in on what was true when it was issued.
+		SessionTicketsDisabled: true,
+		Time:                   s.now,
+	}
+}
+
+// Config returns the configuration for listeners. Each handshake uses the
+// files as last loaded. Clients must present a certificate that chains to the
+// CA, allows clientAuth, is valid now, and names a valid [Identity].
+func (s *Server) Config() *tls.Config {
+	config := s.base()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return s.current.Load().config, nil
+	}
+	return config
+}
+
+// Check reports whether the peer of an established connection would still be
+// let in now: nil, or why not.
+func (s *Server) Check(cs tls.ConnectionState) error { return s.current.Load().check(cs) }
+
+// check runs on every handshake beside crypto/tls's own verification, because
+// VerifyConnection is the one hook that a resumed session cannot get past.
+func (s *serverState) check(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("client sent no certificate")
+	}
+	leaf := cs.PeerCertificates[0]
+	name, err := Identity(leaf)
+	if err != nil {
+		return err
+	}
+	options := x509.VerifyOptions{
+		Roots:         s.roots,
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   s.now(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, cert := range cs.PeerCertificates[1:] {
+		options.Intermediates.AddCert(cert)
+	}
+	if _, err := leaf.Verify(options); err != nil {
+		return fmt.Errorf("certificate of %s: %w", name, err)
+	}
+	return nil
+}
+
+// notBefore raises a clock to the start of the peer's own certificate. That it
+// was issued is evidence that the time has passed, and a machine that boots in
+// the past can connect before it has found out the time.
+func notBefore(now func() time.Time, own *x509.Certificate) func() time.Time {
+	return func() time.Time {
+		t := now()
+		if t.Before(own.NotBefore) {
+			return own.NotBefore
+		}
+		return t
+	}
+}
