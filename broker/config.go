@@ -1,0 +1,148 @@
+package broker
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Config says what a Broker is made of.
+type Config struct {
+	// Node is the identity of the connections made with Dial. It may read everything and is the only one that may
+	// publish to Policy.Reserved. A certificate with this name is refused on the network.
+	Node string
+	// Listeners may be empty: then only Dial leads in.
+	Listeners []Listener
+	// Policy must not be nil; the zero Policy allows nothing.
+	Policy *Policy
+	// Limits whose value is zero take the value of DefaultLimits.
+	Limits Limits
+	// Log gets connects, refusals and denials, never a payload. nil discards.
+	Log *slog.Logger
+}
+
+// Listener is one way in from the network.
+type Listener struct {
+	// Name is used in logs and must be unique.
+	Name string
+	// Net is bound by the caller and closed by Run.
+	Net net.Listener
+	// TLS must demand and verify a client certificate: the identity is the common name of that certificate.
+	TLS *tls.Config
+	// ClientIDIsIdentity refuses clients whose client id is not their identity.
+	ClientIDIsIdentity bool
+}
+
+// Limits bounds what clients can make the broker hold or wait for.
+type Limits struct {
+	// MaxPacketBytes is the largest packet accepted, its fixed header included.
+	MaxPacketBytes int
+	// MaxConnections counts all network connections, MaxConnectionsPerAddress those of one IP address. A connection
+	// above either is closed at once.
+	MaxConnections, MaxConnectionsPerAddress int
+	// MaxPending and MaxPendingPerAddress bound the connections whose CONNECT has not been accepted yet. A new one above
+	// either displaces the oldest, so that silent connections cannot lock out others.
+	MaxPending, MaxPendingPerAddress int
+	// ConnectTimeout is the time from accepting a connection to having read its CONNECT, the TLS handshake included.
+	ConnectTimeout time.Duration
+	// WriteTimeout is how long a client may take to accept 32 KiB.
+	WriteTimeout time.Duration
+	// MaxKeepAlive is the longest keep alive, at most 12 hours; see the package comment.
+	MaxKeepAlive time.Duration
+	// MaxSessionExpiry is how long a session is kept for a client that is away.
+	MaxSessionExpiry time.Duration
+	// MaxStoredSessions is the number of such sessions an identity may have; the one longest away is forgotten first.
+	MaxStoredSessions int
+	// MaxSubscriptions bounds the subscriptions of a session, MaxFilters those of one SUBSCRIBE or UNSUBSCRIBE.
+	MaxSubscriptions, MaxFilters int
+	// MaxTopicBytes and MaxTopicLevels bound topic names and filters ($share/<group>/ counts).
+	MaxTopicBytes, MaxTopicLevels int
+	// MaxClientIDBytes bounds client identifiers.
+	MaxClientIDBytes int
+	// MaxUserProperties bounds the user properties of one packet.
+	MaxUserProperties int
+	// MaxInflight and MaxInflightBytes bound the QoS 1 and 2 messages a session has not acknowledged, those stored for an
+	// absent client included. Messages beyond are not delivered to that session.
+	MaxInflight, MaxInflightBytes int
+	// ReceiveMaximum bounds the QoS 2 messages a client has published and not yet released.
+	ReceiveMaximum int
+	// MaxQueuedMessages and MaxQueuedBytes bound what waits for a connected client that reads too slowly. Messages
+	// beyond are not delivered to it.
+	MaxQueuedMessages, MaxQueuedBytes int
+}
+
+// DefaultLimits returns the limits used where Config.Limits says nothing.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxPacketBytes:           128 << 10,
+		MaxConnections:           1024,
+		MaxConnectionsPerAddress: 512,
+		MaxPending:               256,
+		MaxPendingPerAddress:     128,
+		ConnectTimeout:           10 * time.Second,
+		WriteTimeout:             10 * time.Second,
+		MaxKeepAlive:             time.Hour,
+		MaxSessionExpiry:         24 * time.Hour,
+		MaxStoredSessions:        32,
+		MaxSubscriptions:         128,
+		MaxFilters:               64,
+		MaxTopicBytes:            512,
+		MaxTopicLevels:           16,
+		MaxClientIDBytes:         256,
+		MaxUserProperties:        32,
+		MaxInflight:              4096,
+		MaxInflightBytes:         8 << 20,
+		ReceiveMaximum:           1024,
+		MaxQueuedMessages:        1024,
+		MaxQueuedBytes:           1 << 20,
+	}
+}
+
+// maxKeepAlive is where one and a half times the seconds still fit mochi's 16 bits.
+const maxKeepAlive = 12 * time.Hour
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, f := range []struct {
+		value    *int
+		fallback int
+	}{
+		{&l.MaxPacketBytes, d.MaxPacketBytes},
+		{&l.MaxConnections, d.MaxConnections},
+		{&l.MaxConnectionsPerAddress, d.MaxConnectionsPerAddress},
+		{&l.MaxPending, d.MaxPending},
+		{&l.MaxPendingPerAddress, d.MaxPendingPerAddress},
+		{&l.MaxStoredSessions, d.MaxStoredSessions},
+		{&l.MaxSubscriptions, d.MaxSubscriptions},
+		{&l.MaxFilters, d.MaxFilters},
+		{&l.MaxTopicBytes, d.MaxTopicBytes},
+		{&l.MaxTopicLevels, d.MaxTopicLevels},
+		{&l.MaxClientIDBytes, d.MaxClientIDBytes},
+		{&l.MaxUserProperties, d.MaxUserProperties},
+		{&l.MaxInflight, d.MaxInflight},
+		{&l.MaxInflightBytes, d.MaxInflightBytes},
+		{&l.ReceiveMaximum, d.ReceiveMaximum},
+		{&l.MaxQueuedMessages, d.MaxQueuedMessages},
+		{&l.MaxQueuedBytes, d.MaxQueuedBytes},
+	} {
+		if *f.value <= 0 {
+			*f.value = f.fallback
+		}
+	}
+	for _, f := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{&l.ConnectTimeout, d.ConnectTimeout},
+		{&l.WriteTimeout, d.WriteTimeout},
+		{&l.MaxKeepAlive, d.MaxKeepAlive},
+		{&l.MaxSessionExpiry, d.MaxSessionExpiry},
+	} {
+		if *f.value <= 0 {
+			*f.value = f.fallback
+		}
+	}
+	l.MaxKeepAlive = min(l.MaxKeepAlive, maxKeepAlive)
+	return l
+}

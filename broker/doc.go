@@ -1,0 +1,27 @@
+// Package broker is the MQTT broker (3.1.1 and 5.0) of a node: the mochi server behind a listener of our own.
+//
+// Bare mochi must not meet the network. What stands between:
+//
+//   - Every connection is tracked, counted and served under a recover. It has a deadline until its CONNECT is complete, a
+//     deadline on every write, and it can always be closed: shutdown does not depend on what a client does.
+//   - The byte stream passes a strict check (package frame) before mochi's decoder sees it: only whole, well-formed
+//     packets of a bounded size get through.
+//   - Writes never block inside mochi: they are collected and sent by a goroutine of the connection, so that a client that
+//     does not read delays nobody else.
+//   - Who a client is comes from its TLS certificate alone. Sessions are named "identity:clientid", so that no identity
+//     can reach the session of another.
+//   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
+//
+// What the package deliberately does not do yet: listeners without TLS, passwords, sessions that survive a restart.
+//
+// # Publishing that is refused
+//
+// With MQTT 3.1.1 a refused publish is dropped; at QoS 1 and 2 it is acknowledged all the same, because the protocol has
+// no way to say no and the client would send it again for ever. With MQTT 5 it is answered with reason code 0x87.
+//
+// # Keep alive
+//
+// A keep alive of 0 (never) or above Limits.MaxKeepAlive counts as Limits.MaxKeepAlive. An MQTT 5 client is told so in
+// its CONNACK. MQTT 3.1.1 has no words for it: a 3.1.1 client that asked for more must expect to be disconnected when it
+// was silent for one and a half times Limits.MaxKeepAlive.
+package broker
