@@ -1,6 +1,17 @@
 package gpio
 
-import "errors"
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// A loaded line takes a moment to reach its level: 10 kΩ and 100 nF take 1 ms. Most are there at the first look.
+const (
+	settleTime  = 10 * time.Millisecond
+	settleCheck = 100 * time.Microsecond
+)
 
 // OutputConfig says which line an [Output] drives and how.
 type OutputConfig struct {
@@ -11,20 +22,98 @@ type OutputConfig struct {
 }
 
 // Output is a claimed line that is on or off. It is safe for concurrent use.
-type Output struct{}
+type Output struct {
+	cfg OutputConfig
+
+	mu     sync.Mutex
+	line   OutputLine
+	on     bool
+	closed bool
+}
 
 // OpenOutput claims the line with its initial state, without a glitch. The caller closes the output, before or after
-// the chip. Errors: those of Chip.Output.
-func OpenOutput(c Chip, cfg OutputConfig) (*Output, error) { return nil, errors.ErrUnsupported }
+// the chip. Errors: those of Chip.Output; also when the line does not take the initial state.
+func OpenOutput(c Chip, cfg OutputConfig) (*Output, error) {
+	o := &Output{cfg: cfg, on: cfg.Initial}
+	line, err := c.Output(cfg.Line, o.level(cfg.Initial))
+	if err != nil {
+		return nil, err
+	}
+	o.line = line
+	if err := o.confirm(cfg.Initial); err != nil {
+		_ = line.Close() // the line does not follow, and that is reported
+		return nil, err
+	}
+	return o, nil
+}
 
-// Set switches the output and confirms it by reading the line back.
-func (o *Output) Set(on bool) error { return errors.ErrUnsupported }
+// Set switches the output and confirms it by reading the line back. It returns nil only when the line is known to be as
+// asked; a line that does not follow within 10 ms is an error. After Close the error is os.ErrClosed.
+func (o *Output) Set(on bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return fmt.Errorf("setting %s: %w", o.cfg.Line, os.ErrClosed)
+	}
+	return o.set(on)
+}
+
+func (o *Output) set(on bool) error {
+	if err := o.line.Out(o.level(on)); err != nil {
+		o.lookAgain()
+		return fmt.Errorf("setting %s: %w", o.cfg.Line, err)
+	}
+	o.on = on
+	return o.confirm(on)
+}
 
 // On reports the state of the line as last confirmed: after a failed Set what the line really is, where that can be read.
-func (o *Output) On() bool { return false }
-
-// Info describes the line that the output holds, as it was when claimed.
-func (o *Output) Info() LineInfo { return LineInfo{} }
+func (o *Output) On() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.on
+}
 
 // Close drives the exit state and releases the line, even when driving fails, which it reports. A second Close does nothing.
-func (o *Output) Close() error { return errors.ErrUnsupported }
+func (o *Output) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	err := o.set(o.cfg.Exit)
+	if closeErr := o.line.Close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("releasing %s: %w", o.cfg.Line, closeErr)
+	}
+	return err
+}
+
+// confirm waits until the line has the level of the given state.
+func (o *Output) confirm(on bool) error {
+	want := o.level(on)
+	for waited := time.Duration(0); ; waited += settleCheck {
+		got, err := o.line.Level()
+		if err != nil {
+			return fmt.Errorf("reading %s back: %w", o.cfg.Line, err)
+		}
+		if got == want {
+			return nil
+		}
+		if waited >= settleTime {
+			o.on = got == o.level(true)
+			return fmt.Errorf("%s is driven %v but stays %v: look for a short circuit or a load that is too heavy", o.cfg.Line, want, got)
+		}
+		time.Sleep(settleCheck)
+	}
+}
+
+// lookAgain makes o.on the truth after a failure; where the line cannot be read it stays what it was.
+func (o *Output) lookAgain() {
+	if got, err := o.line.Level(); err == nil {
+		o.on = got == o.level(true)
+	}
+}
+
+// level is the electrical level of a state.
+func (o *Output) level(on bool) Level { return Level(on != o.cfg.ActiveLow) }

@@ -72,7 +72,9 @@ func (c *Chip) Drive(line string, l gpio.Level) {}
 func (c *Chip) Level(line string) gpio.Level { return gpio.Low }
 
 // Wait returns once the line has the level, at once if it has it already, or with the context's error.
-func (c *Chip) Wait(ctx context.Context, line string, l gpio.Level) error { return errors.ErrUnsupported }
+func (c *Chip) Wait(ctx context.Context, line string, l gpio.Level) error {
+	return errors.ErrUnsupported
+}
 
 // Events returns everything that happened to the line so far, in order.
 func (c *Chip) Events(line string) []Event { return nil }
