@@ -1,6 +1,7 @@
 package gpio
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -96,28 +97,35 @@ func notFound(lines []LineInfo, name string) error {
 	}
 	upper := strings.ToUpper(name)
 	slices.SortStableFunc(names, func(a, b string) int {
-		return distance(strings.ToUpper(a), upper) - distance(strings.ToUpper(b), upper)
+		return cmp.Or(cmp.Compare(distance(strings.ToUpper(a), upper), distance(strings.ToUpper(b), upper)),
+			cmp.Compare(abs(len(a)-len(name)), abs(len(b)-len(name))))
 	})
 	return fmt.Errorf("%w: %q on %s; near it: %s", ErrLineNotFound, name, lines[0].Chip, strings.Join(names[:min(3, len(names))], ", "))
 }
 
-// distance is the number of bytes to insert, delete or replace to get from a to b (Levenshtein).
+// distance is the number of bytes to insert, delete, replace or swap with their neighbour to get from a to b.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		d[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
+	for j := range d[0] {
+		d[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			replace := d[i-1][j-1]
+			if a[i-1] != b[j-1] {
 				replace++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+			d[i][j] = min(replace, d[i-1][j]+1, d[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return d[len(a)][len(b)]
 }
+
+func abs(n int) int { return max(n, -n) }
