@@ -1,0 +1,143 @@
+package replay
+
+import (
+	"fmt"
+	"time"
+)
+
+// Commit is one way to the disk, shared by all decisions that wait for it.
+type Commit struct {
+	done chan struct{}
+	err  error // written before done is closed
+}
+
+func newCommit() *Commit { return &Commit{done: make(chan struct{})} }
+
+func (c *Commit) finish(err error) {
+	c.err = err
+	close(c.done)
+}
+
+// Wait returns nil once the decision is on disk, or why it is not: then the
+// number is used up all the same, and the message must not be acted on. It may
+// be called any number of times and from any goroutine.
+func (c *Commit) Wait() error {
+	<-c.done
+	return c.err
+}
+
+// flushChunk is how many telemetry records ride on one commit, about 80 kB, so
+// that a command never waits long for a flush.
+const flushChunk = 32
+
+// signal wakes the goroutine, which may be awake.
+func (s *Store) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run commits, one transaction after the other, until Close.
+func (s *Store) run() {
+	defer close(s.stopped)
+	flush := time.NewTicker(s.flushEvery)
+	defer flush.Stop()
+	for {
+		select {
+		case <-s.wake:
+			s.commit()
+		case <-flush.C:
+			s.startFlush()
+			s.commit()
+		case <-s.closing:
+			s.finish()
+			return
+		}
+	}
+}
+
+// finish writes everything that is left, as far as the disk lets it.
+func (s *Store) finish() {
+	s.startFlush()
+	for more := true; more; {
+		more = s.commit()
+	}
+	if err := s.database.close(); s.lastErr == nil {
+		s.lastErr = err
+	}
+}
+
+// startFlush makes all telemetry due that is not on disk.
+func (s *Store) startFlush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.lazy {
+		s.due[key] = struct{}{}
+	}
+	clear(s.lazy)
+}
+
+// commit writes all that is urgent and a chunk of what is due, and tells those
+// who wait. It reports whether there is more to write and a point in trying.
+func (s *Store) commit() (more bool) {
+	s.mu.Lock()
+	urgent, due := takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
+	changes := s.changes(s.changes(nil, urgent), due)
+	c := s.next
+	s.next = nil
+	s.mu.Unlock()
+
+	var err error
+	if len(changes) > 0 {
+		if err = s.database.write(changes); err != nil {
+			err = fmt.Errorf("recording in replay state %s: %w", s.database.path, err)
+		}
+		s.lastErr = err
+	}
+
+	s.mu.Lock()
+	if err != nil { // the next commit tries again
+		putKeys(s.urgent, urgent)
+		putKeys(s.due, due)
+	}
+	more = err == nil && len(s.due)+len(s.urgent) > 0
+	s.mu.Unlock()
+	if c != nil {
+		c.finish(err)
+	}
+	if more {
+		s.signal()
+	}
+	return more
+}
+
+// changes appends what the file must learn about keys. s.mu is held.
+func (s *Store) changes(to []change, keys []recordKey) []change {
+	for _, key := range keys {
+		c := change{bucket: key.kind, key: key.bytes()}
+		if r := s.records[key]; r != nil {
+			c.value = r.marshal()
+		}
+		to = append(to, c)
+	}
+	return to
+}
+
+func takeKeys(from map[recordKey]struct{}, most int) []recordKey {
+	keys := make([]recordKey, 0, min(most, len(from)))
+	for key := range from {
+		if len(keys) == most {
+			break
+		}
+		keys = append(keys, key)
+		delete(from, key)
+	}
+	return keys
+}
+
+func putKeys(to map[recordKey]struct{}, keys []recordKey) {
+	for _, key := range keys {
+		to[key] = struct{}{}
+	}
+}

@@ -1,0 +1,61 @@
+// Package replay remembers which sealed messages a node accepted, over
+// restarts and power cuts, so that none is accepted twice.
+//
+// What comes in is the identity of a verified message: its key (kid), what it
+// is for (an output, or a telemetry topic), its sequence number and the
+// SHA-256 digest of its signed bytes. What goes out is an [Outcome], decided in
+// memory in the order of the calls, and for commands a [Commit] to wait for
+// before acting.
+//
+// # Rules
+//
+//   - Commands: the number must be above the highest accepted of that key for
+//     that output.
+//   - Telemetry: the 64 highest accepted of that key on that topic are
+//     remembered, so that reordering is tolerated. What is below all 64 is a
+//     Replay; any other number not among them is New.
+//   - Legacy: the last second of that key is remembered with the digests seen in
+//     it, at most 64. An older second is a Replay, so is a 65th message of one second.
+//   - A remembered number with the same digest is a Duplicate, with another one
+//     an Equivocation.
+//
+// # Guarantees
+//
+// A command whose Commit succeeded is remembered after a power cut. Where the
+// disk refuses (full, read-only, gone) the Commit fails: the number is used up,
+// the caller does not act. What could not be written is written with the next
+// commit that succeeds, and the file is opened anew for that, so that a disk
+// that comes back needs no restart. Telemetry is written every few seconds
+// and on Close: a power cut forgets the last of it.
+//
+// Memory is bounded: at most 1024 outputs and topics a key; what a key seals
+// for more of them is a Replay until [Store.Reset]. The number of keys is the
+// caller's: only messages of trusted keys may come here.
+//
+// Not this package's: signatures, clocks, permissions. It knows no time of its own.
+//
+// # The file
+//
+// A bbolt database with pages of 4096 bytes, without a stored free list, mode
+// 0600, locked (flock) by the process that uses it. Numbers are big-endian.
+//
+//	bucket     key               value
+//	meta       "version"         uint32, 1; any other is refused
+//	meta       "since"           int64, microseconds since 1970; absent: zero time
+//	meta       "run"             16 random bytes of the process that wrote last
+//	meta       "sum"             8 bytes, see below
+//	commands   kid and output    entries, exactly 1
+//	telemetry  kid and topic     entries, 1 to 64, ascending by number
+//	legacy     kid and ""        entries, 1 to 64, all of one second
+//
+// A key is the kid's length (uint16), the kid, the output or topic. An entry is
+// 40 bytes, number (uint64) and digest. The sum is over everything but itself:
+// of each key and value the first 8 bytes of SHA-256 over bucket name, key
+// length (uint16), key and value, all of them combined by exclusive or. It is
+// there because bbolt has checksums on its two meta pages only: rotten bits and
+// pages that an SD card confirmed and did not write are noticed. A meta page
+// that rots looks like a commit torn by a power cut, which is undone.
+//
+// Before bbolt maps the file, its page structure is checked, because bbolt
+// would die of SIGBUS on a truncated one.
+package replay
