@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pinseal/signing"
+	"pinseal/signing/boxtec"
 	"pinseal/signing/replay"
 )
 
@@ -67,6 +68,7 @@ type Policy struct {
 	Keyring   *signing.Keyring
 	Permits   []Permit
 	Telemetry []TelemetryRule
+	Legacy    []LegacyKey
 	// MaxAge is how old a command may be: 30 s if zero, at most 60 s.
 	MaxAge time.Duration
 	// Rate is how many commands and telemetry messages a second each key is allowed, 100 if zero; Burst is how many
@@ -92,6 +94,15 @@ const (
 type TelemetryRule struct {
 	Signer, Filter string
 	MaxAge         time.Duration // 5 minutes if zero
+}
+
+// LegacyKey is a key that commands an output in the legacy format, on one topic, and is of no use for anything else.
+// What its signer may do is in the permits.
+type LegacyKey struct {
+	Signer string
+	Topic  string // one that commands an output
+	Hash   boxtec.Hash
+	Key    *signing.PublicKey
 }
 
 // Stats counts what [Agent.Counters] does not.

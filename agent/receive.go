@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"pinseal/internal/mqtt"
+	"pinseal/signing"
+)
+
+// receive takes steps 1 to 4. It is called in the order of arrival and does not block.
+func (a *Agent) receive(m mqtt.Message, ack func()) {
+	if a.stopping.Load() {
+		return // not acknowledged: the broker delivers it to the next run
+	}
+	r, l := a.routeOf(m.Topic)
+	if r == nil {
+		ack() // a subscription of a former configuration that the broker remembers
+		return
+	}
+	j := &job{
+		topic: m.Topic, payload: m.Payload, qos: m.QoS, ack: ack,
+		route: r, policy: a.policy.Load(), verified: make(chan struct{}),
+	}
+	err := j.screen(m.Retained)
+	if err == nil && !a.verifier.admit(&r.queue, j) {
+		err = signing.Refuse(signing.ReasonRateLimited, "too many messages of this topic are under way")
+	}
+	if err != nil {
+		a.note(j, ident{}, err)
+		ack()
+		return
+	}
+	l.in.put(j)
+}
+
+// routeOf says where messages of a topic go, and in which order they are judged.
+func (a *Agent) routeOf(topic string) (*route, *lane) {
+	if r, ok := a.routes[topic]; ok {
+		return r, r.output.lane
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for filter, r := range a.telemetryRoutes {
+		if matches(filter, topic) {
+			return r, a.telemetry
+		}
+	}
+	return nil, nil
+}
+
+// screen takes steps 1 to 3.
+func (j *job) screen(retained bool) error {
+	switch {
+	case len(j.payload) > signing.MaxSealedBytes:
+		return signing.Refuse(signing.ReasonMalformed, "longer than %d bytes", signing.MaxSealedBytes)
+	case retained:
+		return signing.Refuse(signing.ReasonRetained, "stored by a broker")
+	case j.route.plain:
+		if p := string(j.payload); p != "0" && p != "1" {
+			return signing.Refuse(signing.ReasonMalformed, "neither 0 nor 1")
+		}
+		return nil
+	}
+	// A sealed message begins with the base64url of a brace or white space, never with a digit.
+	if l, ok := j.policy.legacy[j.topic]; ok && len(j.payload) > 0 && isDigit(j.payload[0]) {
+		j.legacy, j.signer = &l, signing.Signer{Name: l.Signer, Key: l.Key}
+		return nil
+	}
+	var err error
+	if j.sealed, err = signing.Parse(j.payload); err == nil {
+		j.signer, err = j.policy.lookup(j.sealed.KeyID())
+	}
+	return err
+}
+
+func isDigit(b byte) bool { return '0' <= b && b <= '9' }
+
+// renew repeats step 3 if the policy changed while the message was under way.
+func (j *job) renew(p *policy) error {
+	if p == j.policy || j.route.plain {
+		return nil
+	}
+	j.policy = p
+	if j.legacy == nil {
+		_, err := p.lookup(j.sealed.KeyID())
+		return err
+	}
+	if l := p.legacy[j.topic]; l.Key == nil || l.Key.ID() != j.legacy.Key.ID() || l.Signer != j.legacy.Signer {
+		return signing.Refuse(signing.ReasonUnknownKey, "this legacy key is no longer trusted")
+	}
+	return nil
+}
