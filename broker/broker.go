@@ -2,46 +2,222 @@ package broker
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"net"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pinseal/pki"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Broker is an MQTT broker. Its methods are safe for concurrent use.
 type Broker struct {
-	ready chan struct{}
+	node      string
+	listeners []Listener
+	limits    Limits
+	log       *slog.Logger
+	server    *mqtt.Server
+	policy    atomic.Pointer[policy]
+	conns     conns
+	sessions  sessions
+	journal   journal
+	buffers   sync.Pool
+	started   atomic.Bool
+	ready     chan struct{}
 }
 
 // New checks the configuration and starts nothing.
 func New(cfg Config) (*Broker, error) {
-	return &Broker{ready: make(chan struct{})}, nil
+	if err := check(cfg); err != nil {
+		return nil, err
+	}
+	p, err := compile(cfg.Policy, cfg.Node)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		node:      cfg.Node,
+		listeners: cfg.Listeners,
+		limits:    cfg.Limits.withDefaults(),
+		log:       cfg.Log,
+		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}},
+		sessions:  sessions{owners: map[string]*conn{}, away: map[string]*away{}},
+		ready:     make(chan struct{}),
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	b.policy.Store(p)
+	b.journal.init()
+	b.server = newServer(b.limits)
+	if err := b.server.AddHook(&hook{broker: b}, nil); err != nil {
+		return nil, fmt.Errorf("preparing the broker: %w", err)
+	}
+	return b, nil
+}
+
+func check(cfg Config) error {
+	if !pki.ValidName(cfg.Node) {
+		return fmt.Errorf("broker: node name %q does not match [A-Za-z0-9_-]{1,64}", cfg.Node)
+	}
+	names := map[string]bool{}
+	for _, l := range cfg.Listeners {
+		switch {
+		case l.Net == nil || l.Name == "":
+			return errors.New("broker: listener without name or socket")
+		case l.TLS == nil:
+			return fmt.Errorf("broker: listener %s has no TLS", l.Name)
+		case names[l.Name]:
+			return fmt.Errorf("broker: two listeners are named %s", l.Name)
+		}
+		names[l.Name] = true
+	}
+	return nil
+}
+
+// sysInterval is how often $SYS topics are published, in seconds; each time stops the world for a moment.
+const sysInterval = 10
+
+func newServer(l Limits) *mqtt.Server {
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
+	caps.MaximumMessageExpiryInterval = 0
+	caps.MaximumClientWritesPending = int32(min(l.MaxQueuedMessages, math.MaxInt32))
+	caps.MaximumSessionExpiryInterval = math.MaxUint32 // sessions expire by our hand
+	caps.MaximumPacketSize = uint32(min(l.MaxPacketBytes, math.MaxInt32))
+	caps.ReceiveMaximum = uint16(min(l.ReceiveMaximum, math.MaxUint16))
+	caps.MaximumInflight = uint16(min(l.MaxInflight, math.MaxUint16))
+	caps.TopicAliasMaximum = 0
+	caps.MinimumProtocolVersion = 4
+	caps.Compatibilities.NoInheritedPropertiesOnAck = true
+	return mqtt.New(&mqtt.Options{
+		Capabilities: caps,
+		// conn has buffers of its own in both directions.
+		ClientNetReadBufferSize:  64,
+		ClientNetWriteBufferSize: 1,
+		SysTopicResendInterval:   sysInterval,
+		// mochi logs whole packets.
+		Logger: slog.New(slog.DiscardHandler),
+	})
 }
 
 // Run serves until ctx ends and then closes every connection and listener, which takes at most 2 seconds whatever the
-// clients do. It must be called once.
+// clients do. It must be called once. It returns an error if a listener was closed by someone else.
 func (b *Broker) Run(ctx context.Context) error {
+	if !b.started.CompareAndSwap(false, true) {
+		return errors.New("broker: Run was called before")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := b.server.Serve(); err != nil {
+		return fmt.Errorf("starting the broker: %w", err)
+	}
+	var helpers sync.WaitGroup
+	for i := range b.listeners {
+		helpers.Go(func() {
+			if err := b.accept(ctx, &b.listeners[i]); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	helpers.Go(func() { b.tick(ctx) })
 	close(b.ready)
+
 	<-ctx.Done()
-	return nil
+	var err error
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		err = cause
+	}
+	return errors.Join(err, b.shutDown(&helpers))
+}
+
+// tick does what has to be done once in a while.
+func (b *Broker) tick(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			b.expire(now)
+		}
+	}
+}
+
+const (
+	goodbyeTime  = 300 * time.Millisecond // for clients that listen
+	shutdownTime = 1500 * time.Millisecond
+)
+
+func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
+	for _, l := range b.listeners {
+		_ = l.Net.Close() // it accepts nothing more, whatever it says
+	}
+	list := b.conns.stop()
+	for _, c := range list {
+		c.dismiss(packets.ErrServerShuttingDown)
+	}
+	ended := make(chan struct{})
+	go func() {
+		helpers.Wait()
+		b.conns.serving.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(goodbyeTime):
+		for _, c := range list {
+			_ = c.raw.Close() // no more manners
+		}
+	}
+	select {
+	case <-ended:
+		// mochi waits for its clients without limit, and panics when closed twice: so once, when there are none.
+		return b.server.Close()
+	case <-time.After(shutdownTime):
+		return errors.New("broker: connections did not end in time")
+	}
 }
 
 // Ready is closed when the listeners accept and Dial works.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
-// Dial makes a connection in memory whose identity is Config.Node. It waits until the broker is ready.
-func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
-	return nil, errors.New("not there yet")
+// SetPolicy replaces the policy. Subscriptions that it does not allow end, and messages on the way to them are dropped.
+// MQTT has no way to tell a client so. Wills that were accepted are judged again when they are due.
+func (b *Broker) SetPolicy(p *Policy) error {
+	compiled, err := compile(p, b.node)
+	if err != nil {
+		return err
+	}
+	b.policy.Store(compiled)
+	for _, cl := range b.server.Clients.GetAll() {
+		b.endSubscriptions(cl)
+	}
+	return nil
 }
 
-// SetPolicy replaces the policy. Subscriptions that it does not allow end, and messages on the way to them are dropped.
-func (b *Broker) SetPolicy(p *Policy) error { return nil }
+const (
+	bufferBytes    = 4 << 10
+	maxBufferBytes = 64 << 10
+)
 
-// Recheck closes the connections whose certificate ok no longer accepts. It is called after certificates, authorities or
-// revocations have changed.
-func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {}
+func (b *Broker) buffer() []byte {
+	if p, ok := b.buffers.Get().(*[]byte); ok {
+		return (*p)[:0]
+	}
+	return make([]byte, 0, bufferBytes)
+}
 
-// Disconnect closes every connection of the identity and returns how many there were.
-func (b *Broker) Disconnect(identity string) int { return 0 }
-
-// Stats returns the counters.
-func (b *Broker) Stats() Stats { return Stats{} }
+func (b *Broker) recycle(p []byte) {
+	if cap(p) <= maxBufferBytes {
+		b.buffers.Put(&p)
+	}
+}

@@ -1,5 +1,13 @@
 package broker
 
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+)
+
 // Reason says why a connection was refused or ended, or why something a client asked for was denied.
 type Reason string
 
@@ -53,4 +61,96 @@ type Stats struct {
 	Received, Sent uint64
 	// ByReason counts every refusal, denial and forced end.
 	ByReason map[Reason]uint64
+}
+
+// journal counts by reason and writes the log, never more than a few lines a second for each reason.
+type journal struct {
+	counters  map[Reason]*counter // filled by init, then only read
+	connected counter
+}
+
+type counter struct {
+	total      atomic.Uint64
+	suppressed atomic.Uint64
+	lines      *rate.Limiter
+}
+
+const (
+	linesPerSecond = 2
+	lineBurst      = 10
+)
+
+func (j *journal) init() {
+	j.counters = map[Reason]*counter{}
+	for _, r := range Reasons() {
+		j.counters[r] = &counter{lines: rate.NewLimiter(linesPerSecond, lineBurst)}
+	}
+	j.connected.lines = rate.NewLimiter(linesPerSecond, lineBurst)
+}
+
+// count counts, and reports whether a line may be written and how many were not since the last one.
+func (c *counter) count() (write bool, suppressed uint64) {
+	c.total.Add(1)
+	if !c.lines.Allow() {
+		c.suppressed.Add(1)
+		return false, 0
+	}
+	return true, c.suppressed.Swap(0)
+}
+
+// refused notes that a connection was refused or ended.
+func (b *Broker) refused(reason Reason, c *conn, detail string) {
+	if write, suppressed := b.journal.counters[reason].count(); write {
+		b.log.LogAttrs(context.Background(), slog.LevelWarn, "connection refused or ended",
+			slog.String("reason", string(reason)), slog.String("detail", detail), c.attrs(),
+			slog.Uint64("suppressed", suppressed))
+	}
+}
+
+// denied notes that a client did not get what it asked for.
+func (b *Broker) denied(reason Reason, c *conn, topic string) {
+	if write, suppressed := b.journal.counters[reason].count(); write {
+		b.log.LogAttrs(context.Background(), slog.LevelWarn, "request denied",
+			slog.String("reason", string(reason)), slog.String("topic", topic), c.attrs(),
+			slog.Uint64("suppressed", suppressed))
+	}
+}
+
+func (b *Broker) acceptFailed(l *Listener, err error) {
+	b.log.LogAttrs(context.Background(), slog.LevelError, "accepting a connection, will try again",
+		slog.String("listener", l.Name), slog.Any("error", err))
+}
+
+func (b *Broker) connected(c *conn, id string) {
+	if write, suppressed := b.journal.connected.count(); write {
+		b.log.LogAttrs(context.Background(), slog.LevelInfo, "client connected",
+			slog.String("session", id), c.attrs(), slog.Uint64("suppressed", suppressed))
+	}
+}
+
+func (c *conn) attrs() slog.Attr {
+	listener := "memory"
+	if c.listener != nil {
+		listener = c.listener.Name
+	}
+	return slog.Group("client", slog.String("identity", c.identity()), slog.String("listener", listener),
+		slog.String("address", c.raw.RemoteAddr().String()))
+}
+
+// Stats returns the counters.
+func (b *Broker) Stats() Stats {
+	s := Stats{
+		Sessions:      b.server.Clients.Len(),
+		Subscriptions: int(atomic.LoadInt64(&b.server.Info.Subscriptions)),
+		Retained:      b.server.Topics.Retained.Len(),
+		Accepted:      b.journal.connected.total.Load(),
+		Received:      uint64(atomic.LoadInt64(&b.server.Info.MessagesReceived)),
+		Sent:          uint64(atomic.LoadInt64(&b.server.Info.MessagesSent)),
+		ByReason:      map[Reason]uint64{},
+	}
+	s.Connections, s.Pending = b.conns.counts()
+	for r, c := range b.journal.counters {
+		s.ByReason[r] = c.total.Load()
+	}
+	return s
 }

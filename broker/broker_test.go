@@ -1,0 +1,56 @@
+package broker_test
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"testing"
+
+	"pinseal/broker"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+)
+
+func TestMessagesPass(t *testing.T) {
+	s := start(t, nil)
+	sub, pub := s.connect(t, "alice", "sub"), s.connect(t, "bob", "pub")
+	for qos := range byte(3) {
+		if code := sub.subscribe(t, "a/+", qos); code != qos {
+			t.Fatalf("SUBACK code %d, want %d", code, qos)
+		}
+		pub.publish(t, "a/b", "hello", qos)
+		sub.want(t, "a/b", "hello")
+	}
+}
+
+// dial connects the node itself.
+func (s *site) dial(t testing.TB, clientID string) *client {
+	t.Helper()
+	return must(s.tryConnect(t, node, clientID, func(o *paho.ClientOptions) {
+		o.SetCustomOpenConnectionFn(func(_ *url.URL, _ paho.ClientOptions) (net.Conn, error) {
+			return s.Dial(context.Background())
+		})
+	}))(t)
+}
+
+func TestNodeReadsAllAndWritesReserved(t *testing.T) {
+	s := start(t, func(c *broker.Config) {
+		c.Policy = &broker.Policy{
+			Rules:    []broker.Rule{{Identity: "*", Publish: []string{"#"}, Subscribe: []string{"state"}}},
+			Reserved: []string{"state/#"},
+		}
+	})
+	agent, alice := s.dial(t, "agent"), s.connect(t, "alice", "")
+	if code := agent.subscribe(t, "#", 1); code != 1 {
+		t.Fatalf("SUBACK code %#x, want 1", code)
+	}
+	alice.subscribe(t, "state", 1)
+	alice.publish(t, "state", "forged", 1)
+	alice.publish(t, "command", "on", 1)
+	agent.want(t, "command", "on")
+	agent.publish(t, "state", "ON", 1)
+	alice.want(t, "state", "ON")
+	if n := s.Stats().ByReason[broker.ReasonReserved]; n != 1 {
+		t.Errorf("%d publishes refused as reserved, want 1", n)
+	}
+}

@@ -1,0 +1,296 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pinseal/broker/internal/frame"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// conn is a connection from being accepted to its end. To mochi it is a net.Conn that only ever delivers well-formed
+// packets, whose writes never block and whose Close returns at once.
+type conn struct {
+	net.Conn // TLS over raw, or raw
+	raw      net.Conn
+	broker   *Broker
+	listener *Listener // nil for connections made by Dial
+	address  netip.Addr
+	in       *frame.Reader
+	out      outbox
+
+	peer     atomic.Pointer[peer]        // set by the handshake
+	client   atomic.Pointer[mqtt.Client] // set by OnConnect
+	admitted atomic.Bool                 // the CONNACK is out
+	granted  atomic.Pointer[grants]
+	ending   atomic.Pointer[Reason] // why we ended it, if we did
+	gone     chan struct{}          // closed when mochi is done with it
+
+	// inflightBytes is an upper bound of the payloads in the session's inflight store; see roomInflight.
+	inflightBytes atomic.Int64
+	fullUntil     atomic.Int64 // Unix nanoseconds
+
+	request request
+}
+
+// peer is who a client is.
+type peer struct {
+	identity string
+	err      error // why the certificate names nobody
+}
+
+func (c *conn) identity() string {
+	if p := c.peer.Load(); p != nil {
+		return p.identity
+	}
+	return ""
+}
+
+// request is what is known about the packet that is being processed. It belongs to the goroutine that reads.
+type request struct {
+	ackID     uint16 // the client's packet identifier, where mochi works under another
+	innerID   uint16 // the other
+	denied    Reason // why a PUBLISH is refused
+	answered  bool   // the refusal is told in the acknowledgement
+	codes     []byte // SUBACK: a code for each filter, granted where mochi decides
+	emptyWill bool
+}
+
+// Read is called by one goroutine of mochi.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.in.Read(p)
+	if err != nil {
+		c.readFailed(err)
+	}
+	return n, err
+}
+
+// readFailed tells a client that broke the protocol so, where the protocol has words for it.
+func (c *conn) readFailed(err error) {
+	var bad *frame.Error
+	switch {
+	case errors.As(err, &bad):
+		reason := ReasonMalformed
+		switch bad.Code {
+		case frame.CodeTooLarge:
+			reason = ReasonTooLarge
+		case frame.CodeUnsupportedVersion:
+			reason = ReasonVersion
+			_, _ = c.Write([]byte{0x20, 2, 0, 1}) // CONNACK of MQTT 3.1.1 section 3.2.2.3; the connection ends anyway
+		}
+		if c.end(reason, bad.Text) && c.admitted.Load() && c.in.Version() == frame.Version5 {
+			_, _ = c.Write([]byte{0xe0, 2, bad.Code, 0}) // DISCONNECT; the connection ends anyway
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.end(ReasonTimeout, "")
+	}
+}
+
+// SetDeadline is how mochi sets the keep alive; writes have a deadline of their own.
+func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// end notes why the connection ends. Only the first reason counts; end reports whether this was it.
+func (c *conn) end(reason Reason, detail string) bool {
+	if !c.ending.CompareAndSwap(nil, &reason) {
+		return false
+	}
+	c.broker.refused(reason, c, detail)
+	return true
+}
+
+// kick ends the connection from outside.
+func (c *conn) kick(reason Reason, code packets.Code) {
+	c.end(reason, "")
+	c.dismiss(code)
+}
+
+// dismiss closes the connection; an MQTT 5 client is told why.
+func (c *conn) dismiss(code packets.Code) {
+	cl := c.client.Load()
+	if cl == nil || !c.admitted.Load() {
+		_ = c.raw.Close() // whoever serves it finds out
+		return
+	}
+	// Its error is that of a client that has gone already.
+	_ = c.broker.server.DisconnectClient(cl, code)
+}
+
+func (c *conn) certificate() (tls.ConnectionState, bool) {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		return t.ConnectionState(), true
+	}
+	return tls.ConnectionState{}, false
+}
+
+func (c *conn) grants() *grants {
+	p := c.broker.policy.Load()
+	g := c.granted.Load()
+	if g == nil || g.policy != p {
+		g = p.grants(c.identity())
+		c.granted.Store(g)
+	}
+	return g
+}
+
+const (
+	// closeGrace is how long what was written before Close may take to go out.
+	closeGrace = time.Second
+	// writeChunk is what Limits.WriteTimeout is granted for.
+	writeChunk = 32 << 10
+)
+
+// outbox collects what mochi writes. A goroutine that lives only while there is something to send sends it. So mochi,
+// which writes while it holds locks that publishers need, is never held up by a client, and many small packets leave in
+// one system call.
+type outbox struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	buf      []byte
+	flushing bool
+	closed   bool
+	grace    *time.Timer
+	finished chan struct{}
+
+	window  int // how many QoS 1 and 2 messages may be unacknowledged, 0 for no limit
+	unacked int
+}
+
+func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
+	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{})}
+	c.out.changed.L = &c.out.mu
+	c.out.finished = make(chan struct{})
+	return c
+}
+
+// Write never blocks.
+func (c *conn) Write(p []byte) (int, error) {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return 0, net.ErrClosed
+	}
+	if o.buf == nil {
+		o.buf = c.broker.buffer()
+	}
+	o.buf = append(o.buf, p...)
+	c.startFlushing()
+	return len(p), nil
+}
+
+func (c *conn) startFlushing() {
+	if !c.out.flushing {
+		c.out.flushing = true
+		go c.flush()
+	}
+}
+
+// Close lets what was written go out, for a short time, and then closes the connection. It does not wait.
+func (c *conn) Close() error {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	o.grace = time.AfterFunc(closeGrace, func() { _ = c.raw.Close() })
+	o.changed.Broadcast()
+	c.startFlushing()
+	return c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (c *conn) flush() {
+	o := &c.out
+	for {
+		o.mu.Lock()
+		pending := o.buf
+		o.buf = nil
+		if len(pending) == 0 {
+			o.flushing = false
+			closed := o.closed
+			o.mu.Unlock()
+			if closed {
+				c.shut()
+			}
+			return
+		}
+		o.changed.Broadcast()
+		o.mu.Unlock()
+		err := c.send(pending)
+		c.broker.recycle(pending)
+		if err != nil {
+			c.abandon(err)
+		}
+	}
+}
+
+func (c *conn) send(p []byte) error {
+	for len(p) > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(c.broker.limits.WriteTimeout)); err != nil {
+			return err
+		}
+		n, err := c.Conn.Write(p[:min(len(p), writeChunk)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// abandon gives up after a failed write.
+func (c *conn) abandon(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(ReasonSlow, "")
+	}
+	_ = c.raw.Close() // it has failed already
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.closed = true
+	c.out.buf = nil
+	c.out.changed.Broadcast()
+}
+
+// shut is called once, by the last flush.
+func (c *conn) shut() {
+	// TLS says goodbye, which may fail; the socket is closed whatever happens.
+	_ = c.Conn.Close()
+	_ = c.raw.Close()
+	if c.out.grace != nil {
+		c.out.grace.Stop()
+	}
+	close(c.out.finished)
+}
+
+// waitRoom waits until less than MaxQueuedBytes are on the way and, for a message that must be acknowledged, until the
+// client's receive maximum allows another one. It ends when the connection does.
+func (c *conn) waitRoom(acknowledged bool) {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.closed && (len(o.buf) > c.broker.limits.MaxQueuedBytes || acknowledged && o.window > 0 && o.unacked >= o.window) {
+		o.changed.Wait()
+	}
+}
+
+func (c *conn) sentUnacknowledged() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.unacked++
+}
+
+func (c *conn) acknowledged() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.unacked = max(0, c.out.unacked-1)
+	c.out.changed.Broadcast()
+}

@@ -1,0 +1,119 @@
+package broker
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+// conns knows every connection, so that they can be capped, found and closed.
+type conns struct {
+	mu        sync.Mutex
+	stopping  bool
+	all       map[*conn]struct{}
+	addresses map[netip.Addr]int
+	network   int     // those in all that came through a listener
+	pending   []*conn // those that have not been admitted, oldest first
+	serving   sync.WaitGroup
+}
+
+// add counts the connection in, or reports false if there is no room for it. A new connection displaces an old one that
+// is still silent.
+func (s *conns) add(c *conn, limits Limits) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	if c.listener != nil {
+		if s.network >= limits.MaxConnections || s.addresses[c.address] >= limits.MaxConnectionsPerAddress {
+			return false
+		}
+		s.displace(c.address, limits)
+		s.network++
+		s.addresses[c.address]++
+		s.pending = append(s.pending, c)
+	}
+	s.all[c] = struct{}{}
+	s.serving.Add(1)
+	return true
+}
+
+// displace makes room among the pending connections.
+func (s *conns) displace(address netip.Addr, limits Limits) {
+	oldest, same := -1, 0
+	for i, p := range s.pending {
+		if p.address == address {
+			if same++; oldest < 0 {
+				oldest = i
+			}
+		}
+	}
+	switch {
+	case same >= limits.MaxPendingPerAddress:
+	case len(s.pending) >= limits.MaxPending:
+		oldest = 0
+	default:
+		return
+	}
+	victim := s.pending[oldest]
+	s.pending = slices.Delete(s.pending, oldest, oldest+1)
+	victim.end(ReasonDisplaced, "")
+	_ = victim.raw.Close() // it ends in its own goroutine
+}
+
+// settle takes a connection off the pending ones once its CONNECT was accepted.
+func (s *conns) settle(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unpend(c)
+}
+
+func (s *conns) unpend(c *conn) {
+	if i := slices.Index(s.pending, c); i >= 0 {
+		s.pending = slices.Delete(s.pending, i, i+1)
+	}
+}
+
+func (s *conns) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unpend(c)
+	delete(s.all, c)
+	if c.listener != nil {
+		s.network--
+		if s.addresses[c.address]--; s.addresses[c.address] == 0 {
+			delete(s.addresses, c.address)
+		}
+	}
+	s.serving.Done()
+}
+
+// stop lets no more connections in and returns those there are.
+func (s *conns) stop() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	return s.list()
+}
+
+func (s *conns) list() []*conn {
+	list := make([]*conn, 0, len(s.all))
+	for c := range s.all {
+		list = append(list, c)
+	}
+	return list
+}
+
+// admitted returns the connections whose CONNECT was accepted.
+func (s *conns) admitted() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(s.list(), func(c *conn) bool { return !c.admitted.Load() })
+}
+
+func (s *conns) counts() (network, pending int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.network, len(s.pending)
+}

@@ -1,0 +1,176 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"pinseal/broker/internal/frame"
+	"pinseal/pki"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+const (
+	minAcceptBackoff = 5 * time.Millisecond
+	maxAcceptBackoff = time.Second
+)
+
+// accept serves a listener until it is closed. An error that is not the end of the listener (out of file descriptors, a
+// connection reset while it waited) is tried again.
+func (b *Broker) accept(ctx context.Context, l *Listener) error {
+	backoff := minAcceptBackoff
+	for {
+		raw, err := l.Net.Accept()
+		switch {
+		case err == nil:
+			backoff = minAcceptBackoff
+			b.admit(raw, l)
+			continue
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		b.acceptFailed(l, err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxAcceptBackoff)
+	}
+}
+
+// admit starts serving a connection if the caps allow it.
+func (b *Broker) admit(raw net.Conn, l *Listener) {
+	c := newConn(b, raw, l, addressOf(raw))
+	if b.conns.add(c, b.limits) {
+		go b.serve(c)
+		return
+	}
+	c.end(ReasonTooManyConnections, "")
+	_ = raw.Close() // nothing was said on it
+}
+
+func addressOf(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// serve owns the connection until nothing of it is left.
+func (b *Broker) serve(c *conn) {
+	defer b.conns.remove(c)
+	defer func() {
+		_ = c.Close() // at most the second time
+		<-c.out.finished
+	}()
+	if err := c.raw.SetDeadline(time.Now().Add(b.limits.ConnectTimeout)); err != nil {
+		return // closed already
+	}
+	if err := c.handshake(); err != nil {
+		c.end(ReasonHandshake, err.Error())
+		return
+	}
+	c.in = frame.NewReader(c.Conn, b.frameLimits())
+	defer b.release(c)
+	b.establish(c)
+}
+
+// establish runs mochi's side of the connection. A panic in it ends the connection and nothing else.
+func (b *Broker) establish(c *conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.end(ReasonPanic, fmt.Sprint(p))
+			b.log.Error("recovered from a panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	name := ""
+	if c.listener != nil {
+		name = c.listener.Name
+	}
+	// Its error says what the hook and the reader have noted already.
+	_ = b.server.EstablishConnection(name, c)
+}
+
+// handshake finds out who the client is. The connection made by Dial is the node itself.
+func (c *conn) handshake() error {
+	if c.listener == nil {
+		c.peer.Store(&peer{identity: c.broker.node})
+		return nil
+	}
+	t := tls.Server(c.raw, c.listener.TLS)
+	ctx, cancel := context.WithTimeout(context.Background(), c.broker.limits.ConnectTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	c.Conn = t
+	cs := t.ConnectionState()
+	if len(cs.PeerCertificates) == 0 || len(cs.VerifiedChains) == 0 {
+		return errors.New("no verified client certificate")
+	}
+	identity, err := pki.Identity(cs.PeerCertificates[0])
+	if err == nil && identity == c.broker.node {
+		err = errors.New("the name of the node itself")
+	}
+	c.peer.Store(&peer{identity, err})
+	return nil
+}
+
+func (b *Broker) frameLimits() frame.Limits {
+	return frame.Limits{
+		PacketBytes:    b.limits.MaxPacketBytes,
+		TopicBytes:     b.limits.MaxTopicBytes,
+		TopicLevels:    b.limits.MaxTopicLevels,
+		Filters:        b.limits.MaxFilters,
+		UserProperties: b.limits.MaxUserProperties,
+	}
+}
+
+// Dial makes a connection in memory whose identity is Config.Node. It waits until the broker is ready. After Run has
+// ended, the error is net.ErrClosed.
+func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-b.ready:
+	}
+	near, far := net.Pipe()
+	c := newConn(b, far, nil, netip.Addr{})
+	if !b.conns.add(c, b.limits) {
+		return nil, net.ErrClosed
+	}
+	go b.serve(c)
+	return near, nil
+}
+
+// Recheck closes the connections whose certificate ok no longer accepts. It is called after certificates, authorities or
+// revocations have changed.
+func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {
+	for _, c := range b.conns.admitted() {
+		if state, has := c.certificate(); has && ok(state) != nil {
+			c.kick(ReasonCertificate, packets.ErrNotAuthorized)
+		}
+	}
+}
+
+// Disconnect closes every connection of the identity and returns how many there were.
+func (b *Broker) Disconnect(identity string) int {
+	n := 0
+	for _, c := range b.conns.admitted() {
+		if c.identity() == identity {
+			n++
+			c.kick(ReasonDisconnected, packets.ErrAdministrativeAction)
+		}
+	}
+	return n
+}

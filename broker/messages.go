@@ -1,0 +1,249 @@
+package broker
+
+import (
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// nowhere is the topic of publishes that were refused.
+const nowhere = "-"
+
+// readPublish decides whether a PUBLISH is allowed. What is refused loses its topic and its payload here; mochi only gets
+// to acknowledge it.
+func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	r := &c.request
+	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Retain); reason != "" {
+		h.broker.denied(reason, c, pk.TopicName)
+		r.denied = reason
+		r.answered = cl.Properties.ProtocolVersion == 5 && pk.FixedHeader.Qos > 0
+		pk.TopicName, pk.Payload, pk.FixedHeader.Retain = nowhere, nil, false
+		pk.Properties = packets.Properties{}
+	}
+	if pk.FixedHeader.Qos == 1 {
+		// mochi keeps the identifiers of clients and its own in one table and would forget a message of its own that
+		// has the same. It counts upwards, so a free identifier is found from above.
+		r.ackID, r.innerID = pk.PacketID, freeID(cl)
+		pk.PacketID = r.innerID
+	}
+	return pk
+}
+
+func freeID(cl *mqtt.Client) uint16 {
+	for id := uint16(math.MaxUint16); id > 0; id-- {
+		if _, taken := cl.State.Inflight.Get(id); !taken {
+			return id
+		}
+	}
+	return math.MaxUint16
+}
+
+// OnACLCheck is asked when a client publishes, when it subscribes, and for every single delivery to it.
+func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	c := connOf(cl)
+	switch {
+	case c == nil:
+		return false
+	case write:
+		// Without an answer that could say no, mochi would close the connection: OnPublish drops such a publish.
+		return !c.request.answered
+	case !c.grants().mayReceive(topic):
+		h.broker.denied(ReasonDelivery, c, topic)
+		return false
+	case !h.roomInflight(c, cl):
+		h.broker.denied(ReasonQueueFull, c, topic)
+		return false
+	}
+	return true
+}
+
+// OnPublish drops what readPublish refused; mochi acknowledges it.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if c := connOf(cl); c == nil || c.request.denied != "" {
+		return pk, packets.CodeSuccessIgnore
+	}
+	return pk, nil
+}
+
+// OnPublishDropped is told of a message for which a client that reads too slowly had no room.
+func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
+	if c := connOf(cl); c != nil {
+		h.broker.denied(ReasonQueueFull, c, pk.TopicName)
+	}
+}
+
+// OnQosPublish is told of every message that goes into a session's inflight store.
+func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
+	if c := connOf(cl); c != nil && pk.FixedHeader.Type == packets.Publish {
+		c.inflightBytes.Add(int64(len(pk.Payload) + len(pk.TopicName)))
+	}
+}
+
+// recountInterval is how long a full session stays full before its messages are counted again.
+const recountInterval = 100 * time.Millisecond
+
+// roomInflight reports whether a session has room for another message. The bytes are counted upwards only, because mochi
+// does not say what an acknowledgement frees; when they reach the limit, they are counted anew.
+func (h *hook) roomInflight(c *conn, cl *mqtt.Client) bool {
+	limit := int64(h.broker.limits.MaxInflightBytes)
+	if c.inflightBytes.Load() < limit {
+		return true
+	}
+	now := time.Now().UnixNano()
+	if now < c.fullUntil.Load() {
+		return false
+	}
+	n := inflightBytes(cl)
+	c.inflightBytes.Store(n)
+	if n >= limit {
+		c.fullUntil.Store(now + int64(recountInterval))
+	}
+	return n < limit
+}
+
+func inflightBytes(cl *mqtt.Client) int64 {
+	n := 0
+	for _, pk := range cl.State.Inflight.GetAll(false) {
+		n += len(pk.Payload) + len(pk.TopicName)
+	}
+	return int64(n)
+}
+
+// granted stands in request.codes for a filter that mochi is to decide on.
+const granted byte = 0xff
+
+// OnSubscribe takes the filters out that are not allowed.
+func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := connOf(cl)
+	allowed := pk.Filters[:0:0]
+	added := 0
+	codes := make([]byte, 0, len(pk.Filters))
+	for _, sub := range pk.Filters {
+		_, exists := cl.State.Subscriptions.Get(sub.Filter)
+		code := granted
+		switch {
+		case !c.grants().mayReceive(sub.Filter):
+			h.broker.denied(ReasonSubscribe, c, sub.Filter)
+			code = packets.ErrNotAuthorized.Code
+		case !exists && cl.State.Subscriptions.Len()+added >= h.broker.limits.MaxSubscriptions:
+			h.broker.denied(ReasonTooManySubscriptions, c, sub.Filter)
+			code = packets.ErrQuotaExceeded.Code
+		default:
+			allowed = append(allowed, sub)
+			if !exists {
+				added++
+			}
+		}
+		if code != granted && cl.Properties.ProtocolVersion < 5 {
+			code = packets.ErrUnspecifiedError.Code // 0x80, the only failure that MQTT 3.1.1 knows
+		}
+		codes = append(codes, code)
+	}
+	c.request.codes = codes
+	pk.Filters = allowed
+	return pk
+}
+
+// OnSubscribed runs when the subscriptions are in place.
+func (h *hook) OnSubscribed(cl *mqtt.Client, _ packets.Packet, _ []byte) {
+	h.broker.endSubscriptions(cl) // the policy may have changed since OnSubscribe
+}
+
+// endSubscriptions ends those that the policy does not allow, and drops what waits for an acknowledgement because of
+// them.
+func (b *Broker) endSubscriptions(cl *mqtt.Client) {
+	c := connOf(cl)
+	if c == nil {
+		return
+	}
+	g := c.grants()
+	for filter := range cl.State.Subscriptions.GetAll() {
+		if g.mayReceive(filter) {
+			continue
+		}
+		if b.server.Topics.Unsubscribe(filter, cl.ID) {
+			atomic.AddInt64(&b.server.Info.Subscriptions, -1)
+		}
+		cl.State.Subscriptions.Delete(filter)
+		b.denied(ReasonDelivery, c, filter)
+	}
+	for _, pk := range cl.State.Inflight.GetAll(false) {
+		if pk.FixedHeader.Type == packets.Publish && !g.mayReceive(pk.TopicName) && cl.State.Inflight.Delete(pk.PacketID) {
+			atomic.AddInt64(&b.server.Info.Inflight, -1)
+		}
+	}
+}
+
+// OnPacketEncode sees every packet before it is written to the client, outside mochi's locks: here is the place to wait.
+func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := connOf(cl)
+	if c == nil {
+		return pk
+	}
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		h.encodePublish(c, pk)
+		return pk
+	case packets.Connack:
+		h.encodeConnack(cl, &pk)
+		return pk
+	case packets.Disconnect:
+		if cl.Properties.ProtocolVersion < 5 {
+			pk.FixedHeader.Type = 0 // no server sends it in MQTT 3.1.1; mochi refuses to encode type 0
+		}
+		return pk
+	case packets.Puback:
+		if pk.PacketID == c.request.innerID {
+			pk.PacketID = c.request.ackID
+		}
+		tellRefusal(c, &pk)
+	case packets.Pubrec:
+		tellRefusal(c, &pk)
+	case packets.Suback:
+		pk.PacketID = c.request.ackID
+		pk.ReasonCodes = merge(c.request.codes, pk.ReasonCodes)
+	case packets.Unsuback:
+		pk.PacketID = c.request.ackID
+	}
+	c.waitRoom(false)
+	return pk
+}
+
+func (h *hook) encodePublish(c *conn, pk packets.Packet) {
+	acknowledged := pk.FixedHeader.Qos > 0
+	// Messages sent again when a session resumes go out before the client's acknowledgements are read.
+	c.waitRoom(acknowledged && !pk.FixedHeader.Dup)
+	if acknowledged {
+		c.sentUnacknowledged()
+	}
+}
+
+func (h *hook) encodeConnack(cl *mqtt.Client, pk *packets.Packet) {
+	pk.Properties.MaximumPacketSize = uint32(min(h.broker.limits.MaxPacketBytes, math.MaxInt32))
+	if cl.Properties.Props.SessionExpiryIntervalFlag {
+		pk.Properties.SessionExpiryInterval = cl.Properties.Props.SessionExpiryInterval
+		pk.Properties.SessionExpiryIntervalFlag = true
+	}
+}
+
+// tellRefusal names the reason in the acknowledgement of a refused publish.
+func tellRefusal(c *conn, pk *packets.Packet) {
+	if c.request.answered {
+		pk.Properties.ReasonString = string(c.request.denied)
+	}
+}
+
+// merge fills mochi's codes into the places left for them.
+func merge(codes, decided []byte) []byte {
+	merged := slices.Clone(codes)
+	for i, code := range merged {
+		if code == granted && len(decided) > 0 {
+			merged[i], decided = decided[0], decided[1:]
+		}
+	}
+	return merged
+}

@@ -1,0 +1,76 @@
+package broker
+
+import "strings"
+
+// covers reports whether every topic that the filter wanted could match is matched by the filter allowed. A topic name is
+// a filter that matches itself, so covers also answers whether a topic matches a filter. Both must be well formed
+// (MQTT 5.0 section 4.7) and must not be those of shared subscriptions.
+func covers(allowed, wanted string) bool {
+	// A leading wildcard does not match topics that begin with $ (section 4.7.2).
+	if wanted != "" && wanted[0] == '$' && allowed != "" && (allowed[0] == '+' || allowed[0] == '#') {
+		return false
+	}
+	if wanted == "#" && allowed == "+/#" {
+		return true // at the first level only, where # has no parent that +/# would miss
+	}
+	for {
+		a, restA, moreA := strings.Cut(allowed, "/")
+		w, restW, moreW := strings.Cut(wanted, "/")
+		switch {
+		case a == "#":
+			return true
+		case w == "#", a != "+" && a != w:
+			return false
+		case !moreW:
+			return !moreA || restA == "#" // # covers its parent
+		case !moreA:
+			return false
+		}
+		allowed, wanted = restA, restW
+	}
+}
+
+func anyCovers(allowed []string, wanted string) bool {
+	for _, filter := range allowed {
+		if covers(filter, wanted) {
+			return true
+		}
+	}
+	return false
+}
+
+// unshared returns the filter that a shared subscription is about (section 4.8.2), and any other filter as it is. Case is
+// ignored because mochi ignores it.
+func unshared(filter string) string {
+	prefix, rest, ok := strings.Cut(filter, "/")
+	if !ok || !strings.EqualFold(prefix, "$share") {
+		return filter
+	}
+	_, inner, ok := strings.Cut(rest, "/")
+	if !ok {
+		return filter
+	}
+	return inner
+}
+
+// publishable reports whether clients may publish to the topic at all: mochi answers publishes to these not even with an
+// acknowledgement.
+func publishable(topic string) bool {
+	first, _, _ := strings.Cut(topic, "/")
+	return !strings.EqualFold(first, "$share") && !(len(first) >= 4 && strings.EqualFold(first[:4], "$SYS"))
+}
+
+// checkFilter reports whether a filter of a policy is well formed.
+func checkFilter(filter string) bool {
+	if filter == "" || len(filter) > 65535 || strings.ContainsRune(filter, 0) {
+		return false
+	}
+	for rest, more := filter, true; more; {
+		var level string
+		level, rest, more = strings.Cut(rest, "/")
+		if strings.ContainsAny(level, "+#") && len(level) > 1 || level == "#" && more {
+			return false
+		}
+	}
+	return true
+}
