@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+	"pinseal/signing"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// clientConfig is client.toml of a bundle: where the node is and what its owner may command.
+type clientConfig struct {
+	Node   name        `toml:"node"`
+	Name   name        `toml:"name"`
+	Host   string      `toml:"host"`
+	Port   uint16      `toml:"port"`
+	Topics []topicName `toml:"topics,multiline"` // answered by a verdict
+}
+
+// bundle is the folder that makes a machine a client of one node.
+type bundle struct {
+	dir    string
+	client clientConfig
+}
+
+func (b bundle) caCert() string     { return filepath.Join(b.dir, "ca.crt") }
+func (b bundle) clientCert() string { return filepath.Join(b.dir, "client.crt") }
+func (b bundle) clientKey() string  { return filepath.Join(b.dir, "client.key") }
+func (b bundle) signKey() string    { return filepath.Join(b.dir, "sign.key") }
+func (b bundle) signers() string    { return filepath.Join(b.dir, "signers") }
+
+// readBundle reads the configuration of a bundle; its keys are read by who uses them.
+func readBundle(dir string) (bundle, error) {
+	b := bundle{dir: dir}
+	path := filepath.Join(dir, "client.toml")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return b, withHint(fmt.Errorf("%s is not a bundle: it has no client.toml", dir), "pinseal init and pinseal device add write bundles; copy the whole folder")
+	}
+	if err != nil {
+		return b, fmt.Errorf("reading the bundle: %w", err)
+	}
+	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := decoder.Decode(&b.client); err != nil {
+		var at *toml.DecodeError
+		var missing *toml.StrictMissingError
+		if errors.As(err, &missing) {
+			at = &missing.Errors[0]
+		}
+		if at == nil && !errors.As(err, &at) {
+			return b, fmt.Errorf("%s: %w", path, err)
+		}
+		line, column := at.Position()
+		return b, fmt.Errorf("%s:%d:%d: %s", path, line, column, plainMessage(at))
+	}
+	if b.client.Node == "" || b.client.Name == "" || b.client.Host == "" || b.client.Port == 0 {
+		return b, fmt.Errorf("%s: node, name, host and port are all needed", path)
+	}
+	return b, nil
+}
+
+// newClient is a client that has just been given its keys and its certificate.
+type newClient struct {
+	signKey     *signing.PublicKey // for the node to trust
+	certificate []byte             // PEM, for the authority's record
+	files       fileSet            // its bundle
+}
+
+// makeClient makes a client's two keys and its certificate, and the files of its bundle in dir.
+func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, now time.Time) (newClient, error) {
+	tlsKey, err := pki.GenerateKey()
+	if err != nil {
+		return newClient{}, err
+	}
+	tlsKeyPEM, err := pki.MarshalKey(tlsKey)
+	if err != nil {
+		return newClient{}, err
+	}
+	certificate, err := authority.IssueClient(string(client.Name), tlsKey.Public(), now)
+	if err != nil {
+		return newClient{}, err
+	}
+	signKey, err := signing.GenerateKey(signing.ES256)
+	if err != nil {
+		return newClient{}, err
+	}
+	clientTOML, err := toml.Marshal(client)
+	if err != nil {
+		return newClient{}, fmt.Errorf("writing client.toml: %w", err)
+	}
+	b := bundle{dir: dir}
+	return newClient{signKey.Public(), certificate, fileSet{
+		{b.caCert(), authority.CertificatePEM(), 0o644},
+		{b.clientCert(), certificate, 0o644},
+		{b.clientKey(), tlsKeyPEM, 0o600},
+		{b.signKey(), signKey.PEM(), 0o600},
+		{filepath.Join(b.signers(), string(client.Node)+".pem"), node.PEM(), 0o644},
+		{filepath.Join(b.signers(), string(client.Name)+".pem"), signKey.Public().PEM(), 0o644},
+		{filepath.Join(dir, "client.toml"), clientTOML, 0o644},
+	}}, nil
+}
+
+// fileSet is a group of new files that are made together or not at all.
+type fileSet []newFile
+
+type newFile struct {
+	path string
+	data []byte
+	perm os.FileMode
+}
+
+// create writes the files, folders included; it overwrites nothing and removes what it made if one fails.
+func (s fileSet) create() (err error) {
+	var made []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for i := len(made) - 1; i >= 0; i-- {
+			// Best effort: the error that brought us here is the one to tell.
+			_ = os.Remove(made[i])
+		}
+	}()
+	for _, f := range s {
+		folders, err := makeFolder(filepath.Dir(f.path))
+		made = append(made, folders...)
+		if err != nil {
+			return err
+		}
+		if err := atomicfile.Create(f.path, f.data, f.perm); err != nil {
+			if errors.Is(err, os.ErrExist) {
+				return withHint(fmt.Errorf("%s exists already, nothing was changed", f.path), "move it away first, or choose another --dir")
+			}
+			return err
+		}
+		made = append(made, f.path)
+	}
+	return nil
+}
+
+// makeFolder makes a folder and its parents, private to the owner, and names those that were new.
+func makeFolder(dir string) ([]string, error) {
+	if exists(dir) {
+		return nil, nil
+	}
+	made, err := makeFolder(filepath.Dir(dir))
+	if err != nil {
+		return made, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return made, withHint(fmt.Errorf("making a folder: %w", err), "run as root (sudo), or use --dir DIR")
+	}
+	return append(made, dir), nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes of every subcommand.
+const (
+	exitDone     = 0
+	exitFailed   = 1 // failed, or rejected by the node
+	exitUsage    = 2
+	exitNoAnswer = 3 // no answer in time
+)
+
+// streams are the standard streams a command talks to; tests give others.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// cli is the whole command line; its tags are the single source of help and completion.
+type cli struct {
+	Help helpFlag `help:"Show what a command does and its flags."`
+
+	Demo    demoCmd    `cmd:"" help:"Show the whole thing on this machine, with throw-away keys."`
+	Init    initCmd    `cmd:"" help:"Make a node: authority, certificates, keys, first operator, configuration."`
+	Run     runCmd     `cmd:"" help:"Run the node: broker and agent in one process."`
+	Pub     pubCmd     `cmd:"" help:"Publish a sealed message and wait for the node's verdict."`
+	Sub     subCmd     `cmd:"" help:"Subscribe; sealed messages are shown verified, with the signer's name."`
+	Seal    sealCmd    `cmd:"" help:"Print one sealed message."`
+	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
+	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
+	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
+	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// helpFlag is --help without -h, which is the host here as it is in mosquitto_pub.
+type helpFlag bool
+
+// BeforeReset prints the help and ends, before required arguments are asked for.
+func (helpFlag) BeforeReset(k *kong.Kong, ctx *kong.Context) error {
+	if err := ctx.PrintUsage(false); err != nil {
+		return err
+	}
+	k.Exit(exitDone)
+	return nil
+}
+
+// exitStatus carries an exit code out of kong, which believes that it ends the process.
+type exitStatus int
+
+// run is the program without the process: it parses args, runs the command and gives its exit code.
+func run(ctx context.Context, args []string, std streams) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			status, ok := r.(exitStatus)
+			if !ok {
+				panic(r)
+			}
+			code = int(status)
+		}
+	}()
+	parser, err := kong.New(&cli{},
+		kong.Name("pinseal"),
+		kong.Description("Acts on MQTT messages only when they are genuine."),
+		kong.NoDefaultHelp(),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exitStatus(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+	)
+	if err != nil {
+		return report(std.err, err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return report(std.err, usageError(err))
+	}
+	return report(std.err, parsed.Run())
+}
+
+// report prints err as one line and, where there is a likely cure, a hint; it gives the exit code.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(w, "pinseal: %v\n", err)
+	var hinted *hintError
+	if errors.As(err, &hinted) {
+		fmt.Fprintf(w, "hint: %s\n", hinted.hint)
+	}
+	var coded *codeError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
+	return exitFailed
+}
+
+// hintError is an error with what to do about it.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e *hintError) Unwrap() error { return e.error }
+
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// codeError is an error with an exit code of its own.
+type codeError struct {
+	error
+	code int
+}
+
+func (e *codeError) Unwrap() error { return e.error }
+
+func withCode(code int, err error) error { return &codeError{err, code} }
+
+// usageError is a mistake on the command line.
+func usageError(err error) error {
+	return withCode(exitUsage, withHint(err, "pinseal --help lists the commands, pinseal COMMAND --help its flags"))
+}
+
+func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }

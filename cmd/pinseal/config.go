@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// config is pinseal.toml. An unknown key or a bad value is an error with file, line and column.
+type config struct {
+	Node      name             `toml:"node"`
+	GPIO      gpioConfig       `toml:"gpio"`
+	Clock     clockConfig      `toml:"clock"`
+	TLS       tlsConfig        `toml:"tls"`
+	Agent     agentConfig      `toml:"agent"`
+	Limits    limitsConfig     `toml:"limits"`
+	Log       logConfig        `toml:"log"`
+	Listeners []listenerConfig `toml:"listener"`
+	Outputs   []outputConfig   `toml:"output"`
+	Permits   []permitConfig   `toml:"permit"`
+	Telemetry []telemetryRule  `toml:"telemetry"`
+	Legacy    []legacyConfig   `toml:"legacy"`
+	ACL       []aclRule        `toml:"acl"`
+}
+
+type gpioConfig struct {
+	Chip string `toml:"chip"` // "auto", "sim", a label or a device path
+}
+
+type clockConfig struct {
+	Trust clockTrust `toml:"trust"`
+}
+
+// tlsConfig names the broker's certificate and the node's keys; unset ones are those that init made.
+type tlsConfig struct {
+	CA          string `toml:"ca"`
+	Certificate string `toml:"certificate"`
+	Key         string `toml:"key"`
+}
+
+type agentConfig struct {
+	SignKey     string        `toml:"sign_key"`    // the key that seals verdicts
+	Broker      brokerURL     `toml:"broker"`      // empty: the embedded broker
+	CA          string        `toml:"ca"`          // for a broker elsewhere
+	Certificate string        `toml:"certificate"` // for a broker elsewhere
+	Key         string        `toml:"key"`         // for a broker elsewhere
+	MaxAge      commandMaxAge `toml:"max_age"`     // of a command
+	Rate        float64       `toml:"rate"`        // messages a second and key
+	Burst       int           `toml:"burst"`       // messages a key may send at once
+	Queue       int           `toml:"queue"`       // messages that may wait on a topic
+}
+
+type logConfig struct {
+	Level  logLevel  `toml:"level"`
+	Format logFormat `toml:"format"`
+}
+
+type listenerConfig struct {
+	Address            listenAddress `toml:"address"`
+	MinTLS             tlsVersion    `toml:"min_tls"`
+	ClientIDIsIdentity bool          `toml:"client_id_is_identity"`
+}
+
+type outputConfig struct {
+	Name       name      `toml:"name"`
+	Line       string    `toml:"line"`
+	Topic      topicName `toml:"topic"`
+	PlainTopic topicName `toml:"plain_topic"`
+	ActiveLow  bool      `toml:"active_low"`
+	Initial    onOff     `toml:"initial"`
+	Exit       onOff     `toml:"exit"`
+}
+
+type permitConfig struct {
+	Signer  name     `toml:"signer"`
+	Output  name     `toml:"output"`
+	Actions []action `toml:"actions"`
+}
+
+type telemetryRule struct {
+	Signer nameOrAll      `toml:"signer"`
+	Topic  topicFilter    `toml:"topic"` // %u stands for the signer
+	MaxAge positiveLength `toml:"max_age"`
+}
+
+type legacyConfig struct {
+	Signer name       `toml:"signer"`
+	Topic  topicName  `toml:"topic"`
+	Hash   legacyHash `toml:"hash"`
+}
+
+type aclRule struct {
+	Identity  nameOrAll     `toml:"identity"`
+	Publish   []topicFilter `toml:"publish"`
+	Subscribe []topicFilter `toml:"subscribe"`
+}
+
+// readConfig reads and checks a configuration; paths in it are relative to its folder.
+func readConfig(path string) (*config, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, withHint(fmt.Errorf("no configuration at %s", path), "pinseal init makes one; --dir names its folder if it is elsewhere")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	cfg, err := parseConfig(data)
+	var at *positionError
+	if errors.As(err, &at) {
+		return nil, withHint(fmt.Errorf("%s:%d:%d: %s", path, at.line, at.column, at.message), "docs/configuration.md lists every key")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	cfg.resolve(filepath.Dir(path))
+	return cfg, nil
+}
+
+// positionError is a mistake at a place of the configuration, both counted from 1.
+type positionError struct {
+	line, column int
+	message      string
+}
+
+func (e *positionError) Error() string {
+	return fmt.Sprintf("line %d, column %d: %s", e.line, e.column, e.message)
+}
+
+func parseConfig(data []byte) (*config, error) {
+	cfg := defaultConfig()
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(cfg)
+	var missing *toml.StrictMissingError
+	var decode *toml.DecodeError
+	switch {
+	case errors.As(err, &missing):
+		first := missing.Errors[0]
+		line, column := first.Position()
+		return nil, &positionError{line, column, fmt.Sprintf("unknown key %q", dotted(first.Key()))}
+	case errors.As(err, &decode):
+		line, column := decode.Position()
+		return nil, &positionError{line, column, plainMessage(decode)}
+	case err != nil:
+		return nil, err
+	}
+	cfg.fillIn()
+	if err := cfg.check(data); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// resolve makes every path absolute to the folder of the configuration.
+func (c *config) resolve(dir string) {
+	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+}
+
+// place is where a key stands: table "" is the top, index counts the tables of that name from 0.
+type place struct {
+	table string
+	index int
+	key   string
+}
+
+// at makes an error that points at a key of the document, or at its table where the key is missing.
+func at(data []byte, p place, format string, args ...any) error {
+	line, column := locate(data, p)
+	return &positionError{line, column, fmt.Sprintf(format, args...)}
+}
+
+// locate finds a key's value by walking the document once more: the decoder does not tell where a good value stood.
+func locate(data []byte, p place) (line, column int) {
+	var parser unstable.Parser
+	parser.Reset(data)
+	table, index := "", -1
+	line, column = 1, 1
+	for parser.NextExpression() {
+		e := parser.Expression()
+		switch e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			key := lastKey(e)
+			table = string(key.Data)
+			if table == p.table {
+				index++
+			}
+			if table == p.table && index == max(p.index, 0) {
+				line, column = start(&parser, key)
+			}
+		case unstable.KeyValue:
+			here := table == p.table && (p.table == "" || index == p.index)
+			if key := lastKey(e); here && string(key.Data) == p.key {
+				return start(&parser, key)
+			}
+		default: // comments
+		}
+	}
+	return line, column
+}
+
+func lastKey(e *unstable.Node) *unstable.Node {
+	var last *unstable.Node
+	for keys := e.Key(); keys.Next(); {
+		last = keys.Node()
+	}
+	return last
+}
+
+func start(p *unstable.Parser, n *unstable.Node) (line, column int) {
+	shape := p.Shape(n.Raw)
+	return shape.Start.Line, shape.Start.Column
+}

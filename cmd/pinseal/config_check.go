@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Defaults of the configuration.
+const (
+	defaultMaxAge          = 30 * time.Second
+	maxMaxAge              = 60 * time.Second
+	defaultTelemetryMaxAge = 5 * time.Minute
+	defaultListen          = ":8883"
+)
+
+func defaultConfig() *config {
+	return &config{
+		GPIO:  gpioConfig{Chip: "auto"},
+		Clock: clockConfig{Trust: "auto"},
+		Agent: agentConfig{MaxAge: commandMaxAge(defaultMaxAge)},
+		Log:   logConfig{Format: "text"},
+	}
+}
+
+// fillIn gives the defaults that depend on what was written.
+func (c *config) fillIn() {
+	if len(c.Listeners) == 0 && c.Agent.Broker == "" {
+		c.Listeners = []listenerConfig{{Address: defaultListen}}
+	}
+	for i := range c.Telemetry {
+		if c.Telemetry[i].MaxAge == 0 {
+			c.Telemetry[i].MaxAge = positiveLength(defaultTelemetryMaxAge)
+		}
+	}
+}
+
+// check holds the rules that reach over more than one value.
+func (c *config) check(data []byte) error {
+	if c.Node == "" {
+		return at(data, place{key: "node"}, `node is missing; write node = "NAME" at the top`)
+	}
+	if c.Agent.Broker != "" && len(c.Listeners) > 0 {
+		return at(data, place{table: "agent", key: "broker"}, "an agent with a broker elsewhere has no listener of its own: remove either")
+	}
+	if err := c.checkOutputs(data); err != nil {
+		return err
+	}
+	return c.checkRules(data)
+}
+
+func (c *config) checkOutputs(data []byte) error {
+	names, topics, lines := map[name]bool{}, map[topicName]bool{}, map[string]bool{}
+	for i, o := range c.Outputs {
+		here := func(key string) place { return place{"output", i, key} }
+		switch {
+		case o.Name == "":
+			return at(data, here("name"), "an output needs a name")
+		case names[o.Name]:
+			return at(data, here("name"), "two outputs are named %q", o.Name)
+		case o.Line == "":
+			return at(data, here("line"), "output %q needs a line, such as \"GPIO17\"", o.Name)
+		case lines[o.Line]:
+			return at(data, here("line"), "two outputs use the line %q", o.Line)
+		}
+		names[o.Name], lines[o.Line] = true, true
+		for key, topic := range map[string]topicName{"topic": o.Topic, "plain_topic": o.PlainTopic} {
+			switch {
+			case topic == "":
+				continue
+			case topics[topic]:
+				return at(data, here(key), "the topic %q is used twice", topic)
+			case strings.HasPrefix(string(topic), "pinseal/"):
+				return at(data, here(key), "topics under pinseal/ are the node's own")
+			}
+			topics[topic] = true
+		}
+	}
+	return nil
+}
+
+func (c *config) checkRules(data []byte) error {
+	known, topics := map[name]bool{}, map[topicName]bool{}
+	for _, o := range c.Outputs {
+		known[o.Name], topics[o.Topic] = true, o.Topic != ""
+	}
+	for i, p := range c.Permits {
+		switch {
+		case p.Signer == "":
+			return at(data, place{"permit", i, "signer"}, "a permit needs a signer")
+		case !known[p.Output]:
+			return at(data, place{"permit", i, "output"}, "no output is named %q", p.Output)
+		case len(p.Actions) == 0:
+			return at(data, place{"permit", i, "actions"}, "a permit without actions permits nothing")
+		}
+	}
+	for i, t := range c.Telemetry {
+		if t.Signer == "" || t.Topic == "" {
+			return at(data, place{"telemetry", i, "topic"}, "a telemetry rule needs a signer (or \"*\") and a topic")
+		}
+	}
+	for i, l := range c.Legacy {
+		switch {
+		case l.Signer == "" || l.Hash == "":
+			return at(data, place{"legacy", i, "signer"}, "a legacy key needs a signer and a hash")
+		case !topics[l.Topic]:
+			return at(data, place{"legacy", i, "topic"}, "no output has the topic %q", l.Topic)
+		}
+	}
+	for i, r := range c.ACL {
+		if r.Identity == "" {
+			return at(data, place{"acl", i, "identity"}, "an acl rule needs an identity, or \"*\" for every one")
+		}
+	}
+	return nil
+}
+
+// dotted is a key as it would be written in one line.
+func dotted(k toml.Key) string { return strings.Join(k, ".") }
+
+// plainMessage is the decoder's message without its own name for itself.
+func plainMessage(err *toml.DecodeError) string {
+	message := strings.TrimPrefix(err.Error(), "toml: ")
+	if key := dotted(err.Key()); key != "" && !strings.Contains(message, key) {
+		message = fmt.Sprintf("%s: %s", key, message)
+	}
+	return message
+}

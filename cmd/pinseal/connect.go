@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"pinseal/internal/mqtt"
+	"pinseal/pki"
+	"pinseal/signing"
+)
+
+// connectFlags say which broker to reach and who one is; a bundle answers all of it.
+// The short ones are those of mosquitto_pub and mosquitto_sub.
+type connectFlags struct {
+	Bundle   string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Host     string `short:"h" help:"Host of the broker." placeholder:"HOST"`
+	Port     uint16 `short:"p" help:"Port of the broker." placeholder:"PORT"`
+	ID       string `short:"i" help:"MQTT client id; default: a random one." placeholder:"ID"`
+	Username string `short:"u" help:"MQTT user name." placeholder:"NAME"`
+	Password string `short:"P" name:"pw" help:"MQTT password." placeholder:"WORD"`
+	CAFile   string `name:"cafile" help:"Certificates of the authority that the broker's must come from." type:"existingfile" placeholder:"FILE"`
+	Cert     string `help:"This client's certificate." type:"existingfile" placeholder:"FILE"`
+	Key      string `help:"The certificate's private key." type:"existingfile" placeholder:"FILE"`
+	Insecure bool   `help:"Do not compare the broker's certificate with the host's name."`
+	Debug    bool   `short:"d" help:"Tell what happens on standard error."`
+	Node     string `help:"Name of the node." placeholder:"NAME"`
+	Name     string `help:"Name under which the node knows this client; default: the certificate's." placeholder:"NAME"`
+	SignKey  string `help:"Private signing key." type:"existingfile" placeholder:"FILE"`
+	Signers  string `help:"Folder of public signing keys to verify with, the node's among them." type:"existingdir" placeholder:"FOLDER"`
+}
+
+// client is what a command knows about itself once flags and bundle are put together.
+type client struct {
+	connectFlags
+	files  pki.Files
+	topics []topicName
+	log    *slog.Logger
+}
+
+// defaultBundle is where init leaves the first operator's on the node itself.
+func defaultBundle() string { return layoutUnder("").bundle("operator") }
+
+// client puts the flags and the bundle together; a flag wins.
+func (f connectFlags) client(std streams) (*client, error) {
+	if f.Bundle == "" && f.CAFile == "" && exists(defaultBundle()) {
+		f.Bundle = defaultBundle()
+	}
+	c := &client{log: slog.New(slog.DiscardHandler)}
+	if f.Debug {
+		c.log = slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if f.Bundle != "" {
+		b, err := readBundle(f.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		f.fillIn(b)
+		c.topics = b.client.Topics
+	}
+	c.connectFlags = f
+	c.files = pki.Files{Certificate: f.Cert, Key: f.Key, CA: f.CAFile}
+	return c, nil
+}
+
+func (f *connectFlags) fillIn(b bundle) {
+	f.Host = orDefault(f.Host, b.client.Host)
+	if f.Port == 0 {
+		f.Port = b.client.Port
+	}
+	f.Node = orDefault(f.Node, string(b.client.Node))
+	f.Name = orDefault(f.Name, string(b.client.Name))
+	f.CAFile = orDefault(f.CAFile, b.caCert())
+	f.Cert = orDefault(f.Cert, b.clientCert())
+	f.Key = orDefault(f.Key, b.clientKey())
+	f.SignKey = orDefault(f.SignKey, b.signKey())
+	f.Signers = orDefault(f.Signers, b.signers())
+}
+
+// connect reaches the broker; the caller gives the messages' handler and the subscriptions in cfg.
+func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, error) {
+	dial, err := c.dialer()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dial, cfg.ClientID, cfg.Username, cfg.Password, cfg.Log = dial, c.ID, c.Username, c.Password, c.log
+	cfg.KeepAlive = 30 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	connection, err := mqtt.Connect(ctx, cfg)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return connection, nil
+}
+
+func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
+	if c.CAFile == "" {
+		return nil, usageError(withHint(errors.New("no bundle and no --cafile: whom to trust?"),
+			"--bundle FOLDER or PINSEAL_BUNDLE; pinseal device add NAME --out FOLDER on the node makes one"))
+	}
+	host, port := orDefault(c.Host, "localhost"), c.Port
+	if port == 0 {
+		port = 8883
+	}
+	tlsConfig, err := pki.ClientConfig(c.files, host, time.Now)
+	if err != nil {
+		return nil, explainTLS(err)
+	}
+	if c.Insecure {
+		ignoreHostName(tlsConfig)
+	}
+	return dialTLS(net.JoinHostPort(host, strconv.Itoa(int(port))), tlsConfig), nil
+}
+
+// ignoreHostName keeps the check of the chain and drops that of the name, as mosquitto's --insecure does.
+func ignoreHostName(cfg *tls.Config) {
+	roots, now := cfg.RootCAs, cfg.Time
+	cfg.InsecureSkipVerify = true //nolint:gosec // asked for; the chain is verified below
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now()}
+		for _, certificate := range cs.PeerCertificates[1:] {
+			options.Intermediates.AddCert(certificate)
+		}
+		_, err := cs.PeerCertificates[0].Verify(options)
+		return err
+	}
+}
+
+// dialTLS connects to address. A machine that cannot resolve its own name.local, because no
+// multicast DNS is installed, is reached over loopback: it is the same machine.
+func dialTLS(address string, cfg *tls.Config) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		dialer := tls.Dialer{Config: cfg}
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		var unresolved *net.DNSError
+		if !errors.As(err, &unresolved) {
+			return conn, err
+		}
+		host, port, splitErr := net.SplitHostPort(address)
+		own, nameErr := os.Hostname()
+		if splitErr != nil || nameErr != nil || host != localName(own) {
+			return nil, err
+		}
+		return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+	}
+}
+
+// explain words a failed connection for a person.
+func (c *client) explain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return withCode(exitNoAnswer, withHint(fmt.Errorf("no answer from %s: %w", c.Host, err), "is the node running, and is the port open? pinseal run prints its address"))
+	}
+	if problem, hint := pki.Explain(err); hint != "" {
+		return withHint(fmt.Errorf("connecting to %s: %s", c.Host, problem), "%s", hint)
+	}
+	return withHint(fmt.Errorf("connecting to %s: %w", c.Host, err), "is the node running? pinseal run prints its address when it is ready")
+}
+
+// readSigners gives the keys that signatures are verified with.
+func (c *client) readSigners() (*signing.Keyring, error) {
+	if c.Signers == "" {
+		return nil, usageError(withHint(errors.New("no public keys to verify with"), "--bundle FOLDER, or --signers FOLDER with the node's public key in NODE.pem"))
+	}
+	return signing.ReadKeyring(c.Signers)
+}

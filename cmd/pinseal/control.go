@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The control socket is how the command line on the node's own machine speaks to the running node:
+// one line of words in, "ok" or "error: …" out. Its folder's permissions say who may.
+
+const controlTimeout = 10 * time.Second
+
+// errNotRunning says that no node listens on the control socket.
+var errNotRunning = errors.New("the node is not running")
+
+// controlServer answers requests with handle, which gets the words of the line.
+type controlServer struct {
+	listener net.Listener
+	handle   func(words []string) error
+}
+
+func listenControl(path string, handle func(words []string) error) (*controlServer, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, withHint(fmt.Errorf("making the folder of the control socket: %w", err), "run as root or as the user pinseal, or use --dir DIR")
+	}
+	if conn, err := dialControl(path); err == nil {
+		_ = conn.Close()
+		return nil, withHint(fmt.Errorf("a node is already running on %s", path), "stop it first: systemctl stop pinseal, or Ctrl-C in its terminal")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("removing a stale control socket: %w", err)
+	}
+	var listener net.Listener
+	err := throughFolder(path, func(short string) (err error) {
+		listener, err = net.Listen("unix", short) //nolint:noctx // binding a local socket does not block
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protecting the control socket: %w", err), listener.Close())
+	}
+	return &controlServer{listener, handle}, nil
+}
+
+// Run answers until the context ends.
+func (s *controlServer) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.listener.Close() })
+	defer stop()
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		conn, err := s.listener.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accepting on the control socket: %w", err)
+		}
+		open.Go(func() { s.answer(conn) })
+	}
+}
+
+func (s *controlServer) answer(conn net.Conn) {
+	defer conn.Close() //nolint:errcheck // the answer is out or lost by then
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return
+	}
+	reply := "ok"
+	if err := s.handle(strings.Fields(line)); err != nil {
+		reply = "error: " + err.Error()
+	}
+	// The asker may have gone; the work is done all the same.
+	_, _ = fmt.Fprintln(conn, reply)
+}
+
+// askNode has the running node do something; errNotRunning if there is none.
+func askNode(path string, words ...string) error {
+	conn, err := dialControl(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return errNotRunning
+	}
+	if err != nil {
+		return fmt.Errorf("reaching the running node: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // the answer has been read by then
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	if _, err := fmt.Fprintln(conn, strings.Join(words, " ")); err != nil {
+		return fmt.Errorf("asking the running node: %w", err)
+	}
+	reply, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("reading the node's answer: %w", err)
+	}
+	if reason, failed := strings.CutPrefix(strings.TrimSpace(reply), "error: "); failed {
+		return errors.New(reason)
+	}
+	return nil
+}
+
+func dialControl(path string) (conn net.Conn, err error) {
+	err = throughFolder(path, func(short string) (err error) {
+		conn, err = net.DialTimeout("unix", short, controlTimeout) //nolint:noctx // a local socket with a timeout
+		return err
+	})
+	return conn, err
+}
+
+// throughFolder lets use see path under a short name: a Unix socket's is at most 108 bytes (unix(7)),
+// and folders for trying out can be deep.
+func throughFolder(path string, use func(short string) error) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close() //nolint:errcheck // opened for its name only
+	return use(fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), filepath.Base(path)))
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+)
+
+type deviceCmd struct {
+	Add deviceAddCmd `cmd:"" help:"Make a device's certificate and keys and write them as one bundle."`
+}
+
+type deviceAddCmd struct {
+	dirFlag
+	Name   string   `arg:"" help:"Name of the device: its certificate's common name and its signer."`
+	Out    string   `help:"Folder for the bundle; default: bundles/NAME among the node's files." type:"path" placeholder:"FOLDER"`
+	Output []string `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
+	Host   string   `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
+}
+
+// Run issues the device's certificate here, for machines that cannot make their own keys.
+func (c *deviceAddCmd) Run(std streams) error {
+	if !pki.ValidName(c.Name) {
+		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.Name)
+	}
+	l := c.layout()
+	cfg, err := readConfig(l.config)
+	if err != nil {
+		return err
+	}
+	if err := c.check(l, cfg); err != nil {
+		return err
+	}
+	files, err := c.files(l, cfg, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := files.create(); err != nil {
+		return err
+	}
+	if err := c.permit(l, cfg); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s may connect and publish under telemetry/%s/\n", c.Name, c.Name)
+	fmt.Fprintf(std.out, "its bundle: %s\n", c.folder(l))
+	if err := tellNode(std, l, c.dirFlag); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", filepath.Base(c.folder(l)), c.Name)
+	return nil
+}
+
+func (c *deviceAddCmd) folder(l layout) string { return orDefault(c.Out, l.bundle(c.Name)) }
+
+func (c *deviceAddCmd) check(l layout, cfg *config) error {
+	if c.Name == string(cfg.Node) {
+		return usagef("%q is the node itself", c.Name)
+	}
+	if exists(l.signer(c.Name)) {
+		return withHint(fmt.Errorf("a signer is named %s already", c.Name), "choose another name, or revoke it first: %s", c.command("signer revoke "+c.Name))
+	}
+	for _, wanted := range c.Output {
+		if _, ok := cfg.output(wanted); !ok {
+			return withHint(fmt.Errorf("no output is named %q", wanted), "the [[output]] blocks of %s name them", l.config)
+		}
+	}
+	return nil
+}
+
+func (c *config) output(wanted string) (outputConfig, bool) {
+	for _, o := range c.Outputs {
+		if string(o.Name) == wanted {
+			return o, true
+		}
+	}
+	return outputConfig{}, false
+}
+
+func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, error) {
+	authority, err := readAuthority(l)
+	if err != nil {
+		return nil, err
+	}
+	nodeKey, err := readSignKey(orDefault(cfg.Agent.SignKey, l.signKey()))
+	if err != nil {
+		return nil, err
+	}
+	client, err := c.clientConfig(l, cfg)
+	if err != nil {
+		return nil, err
+	}
+	device, err := makeClient(c.folder(l), client, authority, nodeKey.Public(), now)
+	if err != nil {
+		return nil, err
+	}
+	return append(device.files,
+		newFile{l.signer(c.Name), device.signKey.PEM(), 0o644},
+		newFile{l.issuedCert(c.Name, now), device.certificate, 0o644},
+	), nil
+}
+
+// clientConfig takes host and port from the operator's bundle, which knows how the node is reached.
+func (c *deviceAddCmd) clientConfig(l layout, cfg *config) (clientConfig, error) {
+	client := clientConfig{Node: cfg.Node, Name: name(c.Name)}
+	for _, o := range c.Output {
+		output, _ := cfg.output(o) // checked before
+		if output.Topic != "" {
+			client.Topics = append(client.Topics, output.Topic)
+		}
+		client.Topics = append(client.Topics, topicName(agent.SetTopic(string(cfg.Node), o)))
+	}
+	known, err := filepath.Glob(filepath.Join(l.bundles(), "*", "client.toml"))
+	if err != nil || len(known) == 0 {
+		return client, withHint(fmt.Errorf("no bundle in %s tells how this node is reached", l.bundles()), "run pinseal init, or keep one bundle there")
+	}
+	example, err := readBundle(filepath.Dir(known[0]))
+	if err != nil {
+		return client, err
+	}
+	client.Host, client.Port = orDefault(c.Host, example.client.Host), example.client.Port
+	return client, nil
+}
+
+// permit appends the device's rights to the configuration, which keeps its comments that way.
+func (c *deviceAddCmd) permit(l layout, cfg *config) error {
+	if len(c.Output) == 0 {
+		return nil
+	}
+	var added strings.Builder
+	var topics []string
+	for _, o := range c.Output {
+		output, _ := cfg.output(o) // checked before
+		fmt.Fprintf(&added, "\n[[permit]]\nsigner = %q\noutput = %q\nactions = [\"on\", \"off\", \"toggle\"]\n", c.Name, o)
+		if output.Topic != "" {
+			topics = append(topics, fmt.Sprintf("%q", output.Topic))
+		}
+		topics = append(topics, fmt.Sprintf("%q", agent.SetTopic(string(cfg.Node), o)))
+	}
+	fmt.Fprintf(&added, "\n[[acl]]\nidentity = %q\npublish = [%s]\n", c.Name, strings.Join(topics, ", "))
+	text, err := os.ReadFile(l.config)
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	text = append(bytes.TrimRight(text, "\n"), '\n')
+	text = append(text, added.String()...)
+	if _, err := parseConfig(text); err != nil {
+		return fmt.Errorf("the configuration with the new rights would be wrong: %w", err)
+	}
+	return atomicfile.Write(l.config, text, 0o644)
+}
+
+func readAuthority(l layout) (*pki.Authority, error) {
+	certificate, err := os.ReadFile(l.caCert())
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading the authority: %w", err), "devices are added on the node; pinseal init made its authority")
+	}
+	key, err := os.ReadFile(l.caKey())
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading the authority's key: %w", err), "run as its owner: sudo pinseal device add …")
+	}
+	return pki.ParseAuthority(certificate, key)
+}

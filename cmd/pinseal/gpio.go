@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"pinseal/gpio"
+
+	"golang.org/x/sync/errgroup"
+)
+
+type gpioCmd struct {
+	List  gpioListCmd  `cmd:"" help:"List the lines and who uses them."`
+	Set   gpioSetCmd   `cmd:"" help:"Drive a line for as long as the command runs."`
+	Watch gpioWatchCmd `cmd:"" help:"Print every edge of some lines."`
+}
+
+// chipFlag is --chip of the commands that work on lines without a node.
+type chipFlag struct {
+	dirFlag
+	Chip string `help:"GPIO chip: auto, sim, a label or a device." default:"auto"`
+}
+
+func (f chipFlag) open() (gpio.Chip, error) { return openChip(f.Chip, f.layout()) }
+
+type gpioListCmd struct{ chipFlag }
+
+// Run prints a table of the lines.
+func (c *gpioListCmd) Run(std streams) (err error) {
+	chip, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chip.Close()) }()
+	lines, err := chip.Lines()
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(table, "LINE\tOFFSET\tDIRECTION\tUSED BY\tCHIP")
+	for _, line := range lines {
+		user := line.Consumer
+		if line.Used && user == "" {
+			user = "somebody"
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", orDefault(line.Name, "-"), line.Offset, line.Direction, orDefault(user, "-"), line.Chip)
+	}
+	return table.Flush()
+}
+
+type gpioSetCmd struct {
+	chipFlag
+	Line  string        `arg:"" help:"Line, such as GPIO17."`
+	Level string        `arg:"" help:"0, 1, off or on." enum:"0,1,off,on"`
+	For   time.Duration `help:"Let go after this time; default: at Ctrl-C." placeholder:"TIME"`
+}
+
+// Run holds the line: the kernel may let a line float once nobody holds it.
+func (c *gpioSetCmd) Run(ctx context.Context, std streams) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if c.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.For)
+		defer cancel()
+	}
+	chip, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chip.Close()) }()
+	on := c.Level == "1" || c.Level == "on"
+	line, err := chip.Output(c.Line, gpio.Level(on))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, line.Close()) }()
+	level, err := line.Level()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s is %s, held until %s\n", c.Line, strings.ToLower(level.String()), c.until())
+	<-ctx.Done()
+	return nil
+}
+
+func (c *gpioSetCmd) until() string {
+	if c.For > 0 {
+		return c.For.String() + " are over"
+	}
+	return "Ctrl-C"
+}
+
+type gpioWatchCmd struct {
+	chipFlag
+	Lines []string `arg:"" help:"Lines, such as GPIO22."`
+	Pull  string   `help:"Bias: none, up or down." default:"none" enum:"none,up,down"`
+}
+
+// Run prints a line for each edge until a signal ends it.
+func (c *gpioWatchCmd) Run(ctx context.Context, std streams) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	chip, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chip.Close()) }()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, name := range c.Lines {
+		line, err := chip.Input(name, pullOf(c.Pull))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, line.Close()) }()
+		group.Go(func() error { return watch(ctx, std, name, line) })
+	}
+	return group.Wait()
+}
+
+func pullOf(word string) gpio.Pull {
+	switch word {
+	case "up":
+		return gpio.PullUp
+	case "down":
+		return gpio.PullDown
+	default:
+		return gpio.PullNoChange
+	}
+}
+
+func watch(ctx context.Context, std streams, name string, line gpio.InputLine) error {
+	level, err := line.Level()
+	for err == nil {
+		fmt.Fprintf(std.out, "%s %s %s\n", time.Now().Format("15:04:05.000000"), name, strings.ToLower(level.String()))
+		level, err = line.WaitEdge(ctx)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

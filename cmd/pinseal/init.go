@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/pki"
+	"pinseal/signing"
+)
+
+type initCmd struct {
+	dirFlag
+	Node     string   `help:"Name of this node; default: the host name." placeholder:"NAME"`
+	Chip     string   `help:"GPIO chip: auto, sim, a label or a device." default:"auto"`
+	Line     string   `help:"Line of the first output." default:"GPIO17"`
+	Output   string   `help:"Name of the first output." default:"led"`
+	Topic    string   `help:"Topic that commands the first output." default:"ledStatus"`
+	Listen   string   `help:"Address of the broker." default:":8883" placeholder:"HOST:PORT"`
+	Host     []string `help:"One more name or address for the broker's certificate; may be repeated." placeholder:"NAME"`
+	Operator string   `help:"Name of the first operator." default:"operator"`
+}
+
+// plan is what init is going to make.
+type plan struct {
+	layout   layout
+	node     string
+	chip     string
+	line     string
+	output   string
+	topic    string
+	host     string // where clients on this network find the broker
+	listen   string
+	port     uint16
+	names    []string // of the broker's certificate
+	operator string
+
+	trustClock bool // whatever the chip
+}
+
+// Run makes the node's files; it overwrites nothing and leaves nothing half-made.
+func (c *initCmd) Run(std streams) error {
+	p, err := c.plan()
+	if err != nil {
+		return err
+	}
+	if exists(p.layout.config) {
+		return withHint(fmt.Errorf("%s exists already, nothing was changed", p.layout.config), "start the node with: %s", c.command("run"))
+	}
+	if err := p.write(time.Now()); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "node %s is ready to run\n", p.node)
+	fmt.Fprintf(std.out, "  configuration  %s\n", p.layout.config)
+	fmt.Fprintf(std.out, "  operator       %s\n", p.operatorBundle())
+	fmt.Fprintf(std.out, "next: %s\n", c.command("run"))
+	fmt.Fprintf(std.out, "then: pinseal pub --bundle %s -t %s -m 1\n", p.operatorBundle(), p.topic)
+	return nil
+}
+
+func (c *initCmd) plan() (*plan, error) {
+	names, err := pki.LocalNames()
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{
+		layout: c.layout(), node: c.Node, chip: c.Chip, line: c.Line, output: c.Output, topic: c.Topic,
+		listen: c.Listen, names: append(names, c.Host...), operator: c.Operator,
+	}
+	if p.node == "" {
+		if p.node, err = nodeName(); err != nil {
+			return nil, err
+		}
+	}
+	for what, given := range map[string]string{"node": p.node, "output": p.output, "operator": p.operator} {
+		if !pki.ValidName(given) {
+			return nil, usagef("%q cannot name the %s: letters, digits, _ and -, at most 64", given, what)
+		}
+	}
+	if p.node == p.operator {
+		return nil, usagef("the node and its operator cannot both be named %q", p.node)
+	}
+	if !signing.ValidTopic(p.topic) || strings.HasPrefix(p.topic, "pinseal/") {
+		return nil, usagef("%q cannot be the output's topic", p.topic)
+	}
+	return p, p.setAddress()
+}
+
+// setAddress splits --listen and decides under which name clients will reach it.
+func (p *plan) setAddress() error {
+	var address listenAddress
+	if err := address.UnmarshalText([]byte(p.listen)); err != nil {
+		return usageError(err)
+	}
+	host, portText, err := net.SplitHostPort(p.listen)
+	if err != nil {
+		return usageError(err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return usagef("--listen needs a port that clients can be told, not %q", portText)
+	}
+	p.port = uint16(port)
+	p.host = host
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		hostName, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("reading the host name: %w", err)
+		}
+		p.host = localName(hostName)
+	} else {
+		p.names = append(p.names, host)
+	}
+	return nil
+}
+
+// localName is the name under which multicast DNS (RFC 6762) announces a host.
+func localName(hostName string) string {
+	first, _, _ := strings.Cut(hostName, ".")
+	return first + ".local"
+}
+
+// nodeName makes a node's name of the host's.
+func nodeName() (string, error) {
+	hostName, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("reading the host name: %w", err)
+	}
+	first, _, _ := strings.Cut(hostName, ".")
+	cleaned := regexp.MustCompile(`[^A-Za-z0-9_-]+`).ReplaceAllString(first, "-")
+	if !pki.ValidName(cleaned) {
+		return "", withHint(fmt.Errorf("the host name %q cannot name a node", hostName), "give one with --node NAME")
+	}
+	return cleaned, nil
+}
+
+func (p *plan) operatorBundle() string { return p.layout.bundle(p.operator) }
+
+// write makes every file or none: the configuration last, because its presence says that the node is complete.
+func (p *plan) write(now time.Time) error {
+	authority, err := pki.CreateAuthority(p.node+" authority", now)
+	if err != nil {
+		return err
+	}
+	signKey, err := signing.GenerateKey(signing.ES256)
+	if err != nil {
+		return err
+	}
+	files, err := p.nodeFiles(authority, signKey, now)
+	if err != nil {
+		return err
+	}
+	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, Topics: p.commandTopics()}
+	operator, err := makeClient(p.operatorBundle(), client, authority, signKey.Public(), now)
+	if err != nil {
+		return err
+	}
+	text, err := p.configText()
+	if err != nil {
+		return err
+	}
+	files = append(files, operator.files...)
+	files = append(files,
+		newFile{p.layout.signer(p.operator), operator.signKey.PEM(), 0o644},
+		newFile{p.layout.issuedCert(p.operator, now), operator.certificate, 0o644},
+		newFile{p.layout.config, text, 0o644},
+	)
+	return files.create()
+}
+
+func (p *plan) commandTopics() []topicName {
+	return []topicName{topicName(p.topic), topicName(agent.SetTopic(p.node, p.output))}
+}
+
+func (p *plan) nodeFiles(authority *pki.Authority, signKey *signing.PrivateKey, now time.Time) (fileSet, error) {
+	authorityKey, err := authority.KeyPEM()
+	if err != nil {
+		return nil, err
+	}
+	brokerKey, err := pki.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	brokerKeyPEM, err := pki.MarshalKey(brokerKey)
+	if err != nil {
+		return nil, err
+	}
+	brokerCert, err := authority.IssueServer(p.node, p.names, brokerKey.Public(), now)
+	if err != nil {
+		return nil, err
+	}
+	return fileSet{
+		{p.layout.caCert(), authority.CertificatePEM(), 0o644},
+		{p.layout.caKey(), authorityKey, 0o600},
+		{p.layout.brokerCert(), brokerCert, 0o644},
+		{p.layout.brokerKey(), brokerKeyPEM, 0o600},
+		{p.layout.signKey(), signKey.PEM(), 0o600},
+	}, nil
+}
+
+//go:embed pinseal.toml.tmpl
+var configTemplate string
+
+// configText is the commented configuration of a new node.
+func (p *plan) configText() ([]byte, error) {
+	trust := "auto"
+	if p.chip == "sim" || p.trustClock {
+		trust = "always" // no board, no clock to doubt
+	}
+	parsed, err := template.New("pinseal.toml").Delims("<<", ">>").Parse(configTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the configuration's template: %w", err)
+	}
+	var text bytes.Buffer
+	err = parsed.Execute(&text, map[string]any{
+		"Node": p.node, "Chip": p.chip, "Trust": trust, "Listen": p.listen, "Output": p.output,
+		"Line": p.line, "Topic": p.topic, "Set": agent.SetTopic(p.node, p.output), "Operator": p.operator,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing the configuration: %w", err)
+	}
+	// A value that breaks the file, such as a quote in --line, must show now and not at the first start.
+	if _, err := parseConfig(text.Bytes()); err != nil {
+		return nil, usageError(fmt.Errorf("the configuration would be wrong: %w", err))
+	}
+	return text.Bytes(), nil
+}

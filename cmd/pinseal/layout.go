@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// layout says where a node's files are.
+type layout struct {
+	config  string // pinseal.toml
+	signers string // public signing keys
+	state   string // pki/, keys/, bundles/, state.db
+	run     string // control socket, simulated lines
+}
+
+// layoutUnder is everything under one folder, for trying out and for tests; without a folder, the system's places.
+func layoutUnder(dir string) layout {
+	if dir == "" {
+		return layout{
+			config:  "/etc/pinseal/pinseal.toml",
+			signers: "/etc/pinseal/signers",
+			state:   "/var/lib/pinseal",
+			run:     "/run/pinseal",
+		}
+	}
+	return layout{
+		config:  filepath.Join(dir, "pinseal.toml"),
+		signers: filepath.Join(dir, "signers"),
+		state:   dir,
+		run:     filepath.Join(dir, "run"),
+	}
+}
+
+func (l layout) caCert() string     { return filepath.Join(l.state, "pki", "ca.crt") }
+func (l layout) caKey() string      { return filepath.Join(l.state, "pki", "ca.key") }
+func (l layout) brokerCert() string { return filepath.Join(l.state, "pki", "broker.crt") }
+func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "broker.key") }
+func (l layout) issued() string     { return filepath.Join(l.state, "pki", "issued") }
+func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
+func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
+func (l layout) clockFloor() string { return filepath.Join(l.state, "clock") }
+func (l layout) bundles() string    { return filepath.Join(l.state, "bundles") }
+func (l layout) lines() string      { return filepath.Join(l.run, "lines") }
+func (l layout) control() string    { return filepath.Join(l.run, "control.sock") }
+
+// dirFlag is the --dir of every command that works on a node's files.
+type dirFlag struct {
+	Dir string `help:"Keep everything under this folder instead of /etc/pinseal, /var/lib/pinseal and /run/pinseal." type:"path" placeholder:"DIR"`
+}
+
+func (f dirFlag) layout() layout { return layoutUnder(f.Dir) }
+
+// command gives the shell words that name this node again, for "next" lines and hints.
+func (f dirFlag) command(words string) string {
+	if f.Dir == "" {
+		return "pinseal " + words
+	}
+	return "pinseal " + words + " --dir " + f.Dir
+}
+
+// sequenceFile is where the numbers used by a signing key are kept.
+func sequenceFile(signKey string) string { return signKey + ".seq" }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func (l layout) bundle(client string) string { return filepath.Join(l.bundles(), client) }
+
+func (l layout) signer(client string) string { return filepath.Join(l.signers, client+".pem") }
+
+// issuedCert is where the authority's copy of a certificate is kept.
+func (l layout) issuedCert(client string, at time.Time) string {
+	return filepath.Join(l.issued(), client+"-"+at.UTC().Format("20060102T150405Z")+".crt")
+}
+
+// withConfig is the layout with another configuration; signers/ lies beside it.
+func (l layout) withConfig(path string) layout {
+	l.config = path
+	l.signers = filepath.Join(filepath.Dir(path), "signers")
+	return l
+}

@@ -1,0 +1,362 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/broker"
+	"pinseal/gpio"
+	"pinseal/internal/clock"
+	"pinseal/pki"
+	"pinseal/signing"
+	"pinseal/signing/replay"
+	"pinseal/signing/sequence"
+	"pinseal/systemd"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// node is everything that `pinseal run` holds: it is built once, run once, and closed by its Run.
+type node struct {
+	layout  layout
+	config  *config
+	log     *slog.Logger
+	clock   *clock.Clock
+	chip    gpio.Chip
+	outputs []*gpio.Output
+	replay  *replay.Store
+	numbers *sequence.Counter
+	servers []*pki.Server
+	sockets []net.Listener
+	control *controlServer
+	broker  *broker.Broker // nil with a broker elsewhere
+	agent   *agent.Agent
+	ready   chan struct{}
+}
+
+// newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
+// complete is none, and what was opened is closed again.
+func newNode(l layout, cfg *config, log *slog.Logger) (n *node, err error) {
+	n = &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	steps := []func() error{n.openControl, n.openClock, n.openOutputs, n.openReplay, n.openListeners, n.openBroker, n.openAgent}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// openControl comes first: it is also what keeps a second node away from the same files.
+func (n *node) openControl() (err error) {
+	n.control, err = listenControl(n.layout.control(), n.handleControl)
+	return err
+}
+
+func (n *node) openClock() (err error) {
+	n.clock, err = clock.New(clock.Config{
+		Trust:        clock.Trust(n.config.Clock.Trust),
+		FloorPath:    n.layout.clockFloor(),
+		BuildTime:    buildTime(),
+		Synchronized: systemd.ClockSynchronized,
+	})
+	return err
+}
+
+func (n *node) openOutputs() (err error) {
+	if n.chip, err = openChip(n.config.GPIO.Chip, n.layout); err != nil {
+		return err
+	}
+	for _, o := range n.config.Outputs {
+		output, err := gpio.OpenOutput(n.chip, gpio.OutputConfig{
+			Line: o.Line, ActiveLow: o.ActiveLow, Initial: bool(o.Initial), Exit: bool(o.Exit),
+		})
+		if err != nil {
+			return fmt.Errorf("output %s: %w", o.Name, err)
+		}
+		n.outputs = append(n.outputs, output)
+		n.log.Info("output held", "output", o.Name, "line", o.Line, "on", output.On())
+	}
+	return nil
+}
+
+func openChip(which string, l layout) (gpio.Chip, error) {
+	if which == "sim" {
+		return gpio.OpenSim(l.lines())
+	}
+	return gpio.OpenChip(which)
+}
+
+// openReplay opens what was accepted before. Where that is lost although this node has sealed
+// messages before, whatever may have been accepted then is refused: commands sealed until now.
+func (n *node) openReplay() (err error) {
+	signKey := n.signKeyPath()
+	options := replay.Options{}
+	if !exists(n.layout.stateDB()) && exists(sequenceFile(signKey)) {
+		options.Since = n.clock.FloorNow().Add(maxAhead)
+		n.log.Warn("replay state is missing, commands sealed before now are refused", "path", n.layout.stateDB())
+	}
+	if n.replay, err = replay.Open(n.layout.stateDB(), options); err != nil {
+		return err
+	}
+	n.numbers, err = sequence.Open(sequenceFile(signKey))
+	return err
+}
+
+func (n *node) signKeyPath() string { return orDefault(n.config.Agent.SignKey, n.layout.signKey()) }
+
+func (n *node) openListeners() error {
+	for _, l := range n.config.Listeners {
+		socket, err := net.Listen("tcp", string(l.Address)) //nolint:noctx // binding does not block
+		if err != nil {
+			return withHint(fmt.Errorf("listening on %s: %w", l.Address, err), "see who has the port: ss -ltnp; mosquitto is often already there (systemctl disable --now mosquitto)")
+		}
+		n.sockets = append(n.sockets, socket)
+		server, err := pki.LoadServer(pki.Files{
+			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
+			Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
+			CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
+		}, uint16(l.MinTLS), n.clock.FloorNow)
+		if err != nil {
+			return explainTLS(err)
+		}
+		n.servers = append(n.servers, server)
+	}
+	return nil
+}
+
+func (n *node) openBroker() (err error) {
+	if n.config.Agent.Broker != "" {
+		return nil
+	}
+	var listeners []broker.Listener
+	for i, l := range n.config.Listeners {
+		listeners = append(listeners, broker.Listener{
+			Name: string(l.Address), Net: n.sockets[i], TLS: n.servers[i].Config(), ClientIDIsIdentity: l.ClientIDIsIdentity,
+		})
+	}
+	n.broker, err = broker.New(broker.Config{
+		Node: string(n.config.Node), Listeners: listeners, Policy: n.config.brokerPolicy(),
+		Limits: n.config.Limits.limits(), Log: n.log.With("part", "broker"),
+	})
+	return err
+}
+
+func (n *node) openAgent() error {
+	key, err := readSignKey(n.signKeyPath())
+	if err != nil {
+		return err
+	}
+	policy, err := n.config.agentPolicy(n.layout.signers)
+	if err != nil {
+		return err
+	}
+	dial, err := n.dialer()
+	if err != nil {
+		return err
+	}
+	var outputs []agent.Output
+	for i, o := range n.config.Outputs {
+		outputs = append(outputs, agent.Output{
+			Name: string(o.Name), Topic: string(o.Topic), PlainTopic: string(o.PlainTopic), Line: n.outputs[i],
+		})
+	}
+	n.agent, err = agent.New(agent.Config{
+		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
+		Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: n.config.Agent.Queue, Log: n.log.With("part", "agent"),
+	})
+	return err
+}
+
+// dialer is the one difference between the embedded broker and another: how to reach it.
+func (n *node) dialer() (func(context.Context) (net.Conn, error), error) {
+	if n.broker != nil {
+		return n.broker.Dial, nil
+	}
+	host, address := n.config.Agent.Broker.host()
+	tlsConfig, err := pki.ClientConfig(pki.Files{
+		Certificate: orDefault(n.config.Agent.Certificate, n.layout.brokerCert()),
+		Key:         orDefault(n.config.Agent.Key, n.layout.brokerKey()),
+		CA:          orDefault(n.config.Agent.CA, n.layout.caCert()),
+	}, host, n.clock.FloorNow)
+	if err != nil {
+		return nil, explainTLS(err)
+	}
+	return dialTLS(address, tlsConfig), nil
+}
+
+// URL is where clients reach the node's broker.
+func (n *node) URL() string {
+	if n.broker == nil {
+		return string(n.config.Agent.Broker)
+	}
+	return "mqtts://" + n.sockets[0].Addr().String()
+}
+
+// Ready is closed once the lines are held, the listener accepts and the agent listens behind it.
+// With a broker elsewhere, which may be away for days, the node does not wait for it.
+func (n *node) Ready() <-chan struct{} { return n.ready }
+
+// Run serves until ctx ends or a part fails, and closes the node. It stops in the reverse order of
+// starting: the agent says goodbye, the outputs go to their exit level, then the broker ends.
+func (n *node) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, n.close()) }()
+	brokerCtx, stopBroker := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBroker()
+
+	group, ctx := errgroup.WithContext(ctx)
+	if n.broker != nil {
+		group.Go(func() error { return n.broker.Run(brokerCtx) })
+	}
+	group.Go(func() error {
+		defer stopBroker()
+		return errors.Join(n.agent.Run(ctx), n.closeOutputs())
+	})
+	group.Go(func() error { return n.clock.Run(ctx) })
+	group.Go(func() error { return n.control.Run(ctx) })
+	group.Go(func() error { n.awaitReady(ctx); return nil })
+	return group.Wait()
+}
+
+func (n *node) awaitReady(ctx context.Context) {
+	if n.broker != nil {
+		for _, part := range []<-chan struct{}{n.broker.Ready(), n.agent.Ready()} {
+			select {
+			case <-part:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+	close(n.ready)
+}
+
+func (n *node) closeOutputs() error {
+	var errs []error
+	for _, o := range n.outputs {
+		errs = append(errs, o.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// close gives back whatever was opened; closing an output twice does nothing.
+func (n *node) close() error {
+	errs := []error{n.closeOutputs()}
+	for _, s := range n.sockets {
+		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n.chip != nil {
+		errs = append(errs, n.chip.Close())
+	}
+	if n.replay != nil {
+		errs = append(errs, n.replay.Close())
+	}
+	if n.numbers != nil {
+		errs = append(errs, n.numbers.Close())
+	}
+	if n.control != nil {
+		if err := n.control.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Reload reads signers, certificates and policy again. Sessions that are still allowed go on; on
+// error everything stays as it was.
+func (n *node) Reload() error {
+	cfg, err := readConfig(n.layout.config)
+	if err != nil {
+		return err
+	}
+	policy, err := cfg.agentPolicy(n.layout.signers)
+	if err != nil {
+		return err
+	}
+	for _, s := range n.servers {
+		if err := s.Reload(); err != nil {
+			return explainTLS(err)
+		}
+	}
+	if err := n.agent.SetPolicy(policy); err != nil {
+		return err
+	}
+	if n.broker != nil {
+		if err := n.broker.SetPolicy(cfg.brokerPolicy()); err != nil {
+			return err
+		}
+		n.broker.Recheck(n.servers[0].Check)
+	}
+	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
+	return nil
+}
+
+// handleControl does what the command line on this machine asks for.
+func (n *node) handleControl(words []string) error {
+	switch {
+	case len(words) == 1 && words[0] == "reload":
+		return n.Reload()
+	case len(words) == 2 && words[0] == "reset":
+		return n.replay.Reset(words[1])
+	default:
+		return errors.New("unknown request")
+	}
+}
+
+func readSignKey(path string) (*signing.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading the signing key: %w", err), "pinseal init makes one; its owner must be the user that runs this")
+	}
+	key, err := signing.ParsePrivateKey(data)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("%s: %w", path, err), "a P-256 or secp256k1 private key in PEM, such as openssl ecparam -genkey writes")
+	}
+	return key, nil
+}
+
+func orDefault(given, otherwise string) string {
+	if given != "" {
+		return given
+	}
+	return otherwise
+}
+
+// explainTLS words an error of certificates for a person.
+func explainTLS(err error) error {
+	if err == nil {
+		return nil
+	}
+	problem, hint := pki.Explain(err)
+	if hint == "" {
+		return err
+	}
+	return withHint(errors.New(problem), "%s", hint)
+}
+
+// dialTimeout is how long a connection to a broker may take to come about.
+const dialTimeout = 10 * time.Second
+
+// maxAhead is how far ahead of the node's a sender's clock may have been.
+const maxAhead = 5 * time.Second
+
+// refusals counts what agent and broker refused, by the agent's reasons.
+func (n *node) refusals() map[signing.Reason]uint64 {
+	counts := n.agent.Counters()
+	delete(counts, signing.ReasonApplied)
+	counts[signing.ReasonRetained] += n.broker.Stats().ByReason[broker.ReasonRetained]
+	return counts
+}

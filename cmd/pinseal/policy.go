@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/broker"
+	"pinseal/signing"
+	"pinseal/signing/boxtec"
+)
+
+// brokerPolicy is who may publish and subscribe where, plus what holds whatever the rules say: the
+// node's own topics are the node's alone, and a command is never retained.
+func (c *config) brokerPolicy() *broker.Policy {
+	p := &broker.Policy{Reserved: ownTopics(string(c.Node))}
+	for _, r := range c.ACL {
+		p.Rules = append(p.Rules, broker.Rule{
+			Identity: string(r.Identity), Publish: strs(r.Publish), Subscribe: strs(r.Subscribe),
+		})
+	}
+	for _, o := range c.Outputs {
+		p.NoRetain = append(p.NoRetain, agent.SetTopic(string(c.Node), string(o.Name)))
+		for _, topic := range []topicName{o.Topic, o.PlainTopic} {
+			if topic != "" {
+				p.NoRetain = append(p.NoRetain, string(topic))
+			}
+		}
+	}
+	for _, l := range c.Legacy {
+		p.NoRetain = append(p.NoRetain, string(l.Topic))
+	}
+	return p
+}
+
+// ownTopics are the filters of what the node alone may write.
+func ownTopics(node string) []string {
+	return []string{
+		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
+		agent.StateTopic(node, "+"), agent.VerdictTopic(node, "+"), "verified/#",
+	}
+}
+
+// agentPolicy is whose key may do what; the keys are read from signersDir.
+func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
+	keyring, err := signing.ReadKeyring(signersDir)
+	if err != nil {
+		return nil, withHint(err, "pinseal signer add NAME FILE puts a public key there")
+	}
+	p := &agent.Policy{Keyring: keyring, MaxAge: time.Duration(c.Agent.MaxAge), Rate: c.Agent.Rate, Burst: c.Agent.Burst}
+	for _, permit := range c.Permits {
+		p.Permits = append(p.Permits, agent.Permit{
+			Signer: string(permit.Signer), Output: string(permit.Output), Actions: strs(permit.Actions),
+		})
+	}
+	for _, rule := range c.Telemetry {
+		p.Telemetry = append(p.Telemetry, rule.expand(keyring)...)
+	}
+	for _, l := range c.Legacy {
+		key, err := legacyKey(keyring, string(l.Signer))
+		if err != nil {
+			return nil, err
+		}
+		p.Legacy = append(p.Legacy, agent.LegacyKey{
+			Signer: string(l.Signer), Topic: string(l.Topic), Hash: boxtec.Hash(l.Hash), Key: key,
+		})
+	}
+	return p, nil
+}
+
+// legacyKey is the one secp256k1 key of a signer: the legacy format has no key id to choose by.
+func legacyKey(keyring *signing.Keyring, signer string) (*signing.PublicKey, error) {
+	var found []*signing.PublicKey
+	for _, s := range keyring.Signers() {
+		if s.Name == signer && s.Key.Algorithm() == signing.ES256K {
+			found = append(found, s.Key)
+		}
+	}
+	if len(found) != 1 {
+		return nil, withHint(fmt.Errorf("the legacy signer %s has %d secp256k1 keys, it needs exactly one", signer, len(found)),
+			"openssl ecparam -genkey -name secp256k1 makes one; pinseal signer add %s FILE trusts it", signer)
+	}
+	return found[0], nil
+}
+
+// expand makes one rule a signer of one for "*", with the signer's name in the place of %u.
+func (r telemetryRule) expand(keyring *signing.Keyring) []agent.TelemetryRule {
+	var rules []agent.TelemetryRule
+	seen := map[string]bool{}
+	for _, s := range keyring.Signers() {
+		if r.Signer != "*" && string(r.Signer) != s.Name || seen[s.Name] {
+			continue
+		}
+		seen[s.Name] = true
+		rules = append(rules, agent.TelemetryRule{
+			Signer: s.Name, Filter: strings.ReplaceAll(string(r.Topic), "%u", s.Name), MaxAge: time.Duration(r.MaxAge),
+		})
+	}
+	return rules
+}
+
+func strs[T ~string](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/internal/mqtt"
+	"pinseal/signing"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+type pubCmd struct {
+	connectFlags
+	Topic   string  `short:"t" help:"Topic." placeholder:"TOPIC"`
+	Message *string `short:"m" help:"Message: a JSON value, or any text." placeholder:"TEXT"`
+	Lines   bool    `short:"l" help:"One message a line of standard input."`
+	File    string  `short:"f" help:"Message from a file." type:"existingfile" placeholder:"FILE"`
+	Stdin   bool    `short:"s" help:"Message from the whole of standard input."`
+	Null    bool    `short:"n" help:"Empty message (with --plain)."`
+	QoS     byte    `short:"q" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
+	Retain  bool    `short:"r" help:"Retain the message. The node refuses retained commands."`
+	Plain   bool    `help:"Publish as it is, without sealing and without waiting."`
+	NoWait  bool    `help:"Do not wait for the node's answer."`
+	Wait    float64 `short:"W" help:"Seconds to wait for the answer." default:"10" placeholder:"SECONDS"`
+
+	TopicArg   string  `arg:"" optional:"" name:"topic" help:"Topic, instead of -t."`
+	MessageArg *string `arg:"" optional:"" name:"message" help:"Message, instead of -m."`
+}
+
+// Run publishes one message, or one a line.
+func (c *pubCmd) Run(ctx context.Context, std streams) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := c.checkFlags(); err != nil {
+		return err
+	}
+	settings, err := c.client(std)
+	if err != nil {
+		return err
+	}
+	source, err := c.source(std.in)
+	if err != nil {
+		return err
+	}
+	p := &publisher{pubCmd: c, std: std, client: settings}
+	if c.Plain {
+		return p.plain(ctx, source)
+	}
+	return p.sealed(ctx, source)
+}
+
+func (c *pubCmd) checkFlags() error {
+	c.Topic = orDefault(c.Topic, c.TopicArg)
+	if c.Message == nil {
+		c.Message = c.MessageArg
+	}
+	sources := 0
+	for _, given := range []bool{c.Message != nil, c.Lines, c.File != "", c.Stdin, c.Null} {
+		if given {
+			sources++
+		}
+	}
+	switch {
+	case c.Topic == "":
+		return usagef("no topic: -t TOPIC")
+	case !signing.ValidTopic(c.Topic):
+		return usagef("%q is not a topic to publish on: 1 to 256 bytes without + and #", c.Topic)
+	case sources != 1:
+		return usagef("exactly one of -m, -l, -f, -s and -n says what to publish")
+	case c.Null && !c.Plain:
+		return usagef("an empty message cannot be sealed: add --plain")
+	case c.Retain && !c.Plain:
+		return usagef("a sealed message is never retained: it would be given again to whoever connects later")
+	}
+	return nil
+}
+
+// source gives one message after the other, io.EOF after the last. Lines come without their line feed.
+func (c *pubCmd) source(in io.Reader) (func() ([]byte, error), error) {
+	if c.Lines {
+		lines := bufio.NewScanner(in)
+		lines.Buffer(make([]byte, 0, 4096), signing.MaxSealedBytes)
+		return func() ([]byte, error) {
+			if lines.Scan() {
+				return bytes.Clone(lines.Bytes()), nil
+			}
+			if err := lines.Err(); err != nil {
+				return nil, fmt.Errorf("reading lines: %w", err)
+			}
+			return nil, io.EOF
+		}, nil
+	}
+	message, err := c.single(in)
+	if err != nil {
+		return nil, fmt.Errorf("reading the message: %w", err)
+	}
+	done := false
+	return func() ([]byte, error) {
+		if done {
+			return nil, io.EOF
+		}
+		done = true
+		return message, nil
+	}, nil
+}
+
+func (c *pubCmd) single(in io.Reader) ([]byte, error) {
+	switch {
+	case c.Message != nil:
+		return []byte(*c.Message), nil
+	case c.File != "":
+		return os.ReadFile(c.File)
+	case c.Stdin:
+		return io.ReadAll(io.LimitReader(in, signing.MaxSealedBytes+1))
+	default:
+		return nil, nil
+	}
+}
+
+// publisher is one run of pub.
+type publisher struct {
+	*pubCmd
+	std       streams
+	client    *client
+	commander *commander
+	rejected  atomic.Int64
+}
+
+func (p *publisher) plain(ctx context.Context, source func() ([]byte, error)) (err error) {
+	connection, err := p.client.connect(ctx, mqtt.Config{CleanSession: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, connection.Close()) }()
+	pipe := newPipeline(connection)
+	for {
+		message, err := source()
+		if err != nil {
+			return errors.Join(pipe.drain(ctx), unlessEOF(err))
+		}
+		if err := pipe.send(ctx, p.message(message)); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *publisher) message(payload []byte) mqtt.Message {
+	return mqtt.Message{Topic: p.Topic, Payload: payload, QoS: p.QoS, Retained: p.Retain}
+}
+
+func (p *publisher) sealed(ctx context.Context, source func() ([]byte, error)) (err error) {
+	p.commander, err = newCommander(ctx, p.client, p.reject)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.commander.Close()) }()
+	if p.NoWait || p.Lines && isTelemetry(p.Topic) {
+		return p.stream(ctx, source)
+	}
+	return p.answered(ctx, source)
+}
+
+// reject hears of a message that was sent without waiting for its verdict.
+func (p *publisher) reject(v agent.Verdict) {
+	p.rejected.Add(1)
+	fmt.Fprintf(p.std.err, "pinseal: %s\n", verdictText(v))
+}
+
+func isTelemetry(topic string) bool {
+	_, ok := agent.VerifiedTopic(topic)
+	return ok
+}
+
+// answered publishes one message after the other, each answered before the next.
+func (p *publisher) answered(ctx context.Context, source func() ([]byte, error)) error {
+	for {
+		message, err := source()
+		if err != nil {
+			return errors.Join(unlessEOF(err), p.allAccepted())
+		}
+		verdict, err := p.ask(ctx, message)
+		switch {
+		case err != nil:
+			return err
+		case verdict.Reason == signing.ReasonApplied:
+			fmt.Fprintln(p.std.out, verdictText(verdict))
+		case p.Lines:
+			p.reject(verdict)
+		default:
+			return withHint(errors.New(verdictText(verdict)), "%s", verdictHint(verdict, p.client))
+		}
+	}
+}
+
+// ask publishes one message and waits for the answer.
+func (p *publisher) ask(ctx context.Context, message []byte) (agent.Verdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Wait*float64(time.Second)))
+	defer cancel()
+	if isTelemetry(p.Topic) {
+		return p.commander.Telemetry(ctx, p.message(messageJSON(message)))
+	}
+	return p.commander.Command(ctx, p.message(messageJSON(message)))
+}
+
+// stream publishes without waiting for answers. Every line is sealed once, so that one that must be
+// sent again after a broken connection is known to be the same. MQTT 3.1.1 acknowledges even what
+// the broker's rules drop, so the first line is followed until the node confirms it.
+func (p *publisher) stream(ctx context.Context, source func() ([]byte, error)) error {
+	pipe := newPipeline(p.commander.mqtt)
+	for first := true; ; first = false {
+		message, err := source()
+		if err != nil {
+			return errors.Join(pipe.drain(ctx), unlessEOF(err), p.allAccepted())
+		}
+		if first && !p.NoWait {
+			if err := p.first(ctx, message); err != nil {
+				return err
+			}
+			continue
+		}
+		raw, _, err := p.commander.seal(p.Topic, messageJSON(message), "")
+		if err != nil {
+			return err
+		}
+		if err := pipe.send(ctx, p.message(raw)); err != nil {
+			return err
+		}
+	}
+}
+
+// first sends the first line of a stream; a node that is away for now is only worth a warning.
+func (p *publisher) first(ctx context.Context, message []byte) error {
+	verdict, err := p.ask(ctx, message)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		fmt.Fprintf(p.std.err, "pinseal: %v; the lines are sent on\n", err)
+		return nil
+	case err != nil:
+		return err
+	case verdict.Reason != signing.ReasonApplied:
+		p.reject(verdict)
+	}
+	return nil
+}
+
+func (p *publisher) allAccepted() error {
+	if n := p.rejected.Load(); n > 0 {
+		return fmt.Errorf("%d rejected", n)
+	}
+	return nil
+}
+
+// messageJSON is the message's value: JSON as it is, anything else, null included, as a string.
+func messageJSON(text []byte) []byte {
+	if value := jsontext.Value(text); value.IsValid() && value.Kind() != jsontext.KindNull {
+		return text
+	}
+	// Marshalling a string cannot fail.
+	quoted, _ := json.Marshal(string(text))
+	return quoted
+}
+
+func unlessEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// verdictText is a verdict in one line: "applied: ON", or "rejected: stale: …".
+func verdictText(v agent.Verdict) string {
+	parts := []string{"rejected", string(v.Reason), v.Detail}
+	if v.Reason == signing.ReasonApplied {
+		parts = []string{"applied", v.State, v.Detail}
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ": ")
+}
+
+// verdictHint is the likely cure for a rejected command.
+func verdictHint(v agent.Verdict, c *client) string {
+	switch v.Reason {
+	case signing.ReasonStale, signing.ReasonFuture:
+		return "set this machine's clock: timedatectl set-ntp true"
+	case signing.ReasonNotPermitted:
+		return fmt.Sprintf("a [[permit]] in the node's pinseal.toml must give signer %q this output and action, then reload it", c.Name)
+	case signing.ReasonReplay:
+		return fmt.Sprintf("higher numbers of this key were used before; on the node: pinseal signer reset %s", c.Name)
+	case signing.ReasonBadCommand:
+		return `an output takes 0, 1, on, off, toggle or {"state":"ON"}`
+	case signing.ReasonRateLimited:
+		return "send more slowly, or raise rate under [agent] in the node's pinseal.toml"
+	case signing.ReasonHardware:
+		return "the node's log says more: journalctl -u pinseal"
+	default:
+		return "docs/sealed-message-v1.md explains every reason"
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"pinseal/systemd"
+
+	"golang.org/x/sync/errgroup"
+)
+
+type runCmd struct {
+	dirFlag
+	Config string `help:"Read this configuration instead." type:"existingfile" placeholder:"FILE"`
+}
+
+// Run is the node: it ends with the context, on SIGTERM or SIGINT, or when a part of it fails.
+func (c *runCmd) Run(ctx context.Context, std streams) error {
+	l := c.layout()
+	if c.Config != "" {
+		l = l.withConfig(c.Config)
+	}
+	cfg, err := readConfig(l.config)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// After the first signal the default is back, so that a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+
+	log := newLogger(std.err, cfg.Log)
+	n, err := newNode(l, cfg, log)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, n, std.err)
+}
+
+// serve runs a node, announces when it is ready and reloads it on SIGHUP.
+func serve(ctx context.Context, n *node, announce io.Writer) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-n.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		fmt.Fprintf(announce, "ready: %s\n", n.URL())
+		n.notify(systemd.Ready)
+		for {
+			select {
+			case <-hangup:
+				n.reloadAndTell()
+			case <-ctx.Done():
+				n.notify(systemd.Stopping)
+				return nil
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// notify tells systemd; that it cannot be told is no reason to stop switching.
+func (n *node) notify(what func() error) {
+	if err := what(); err != nil {
+		n.log.Warn("systemd not notified", "error", err)
+	}
+}
+
+func (n *node) reloadAndTell() {
+	n.notify(systemd.Reloading)
+	if err := n.Reload(); err != nil {
+		n.log.Error("reload refused, everything stays as it was", "error", err)
+	}
+	n.notify(systemd.Ready)
+}
+
+func newLogger(w io.Writer, cfg logConfig) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.Level(cfg.Level)}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pinseal/signing"
+	"pinseal/signing/sequence"
+)
+
+type sealCmd struct {
+	Bundle  string  `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Key     string  `help:"Private signing key." type:"existingfile" placeholder:"FILE"`
+	Topic   string  `short:"t" required:"" help:"Topic it is for." placeholder:"TOPIC"`
+	Seq     *uint64 `help:"Sequence number; default: the next of this key." placeholder:"N"`
+	IAT     string  `name:"iat" help:"When it was sealed, in RFC 3339 or Unix seconds; default: now." placeholder:"TIME"`
+	Exp     string  `name:"exp" help:"When it ends to be valid, likewise." placeholder:"TIME"`
+	Nonce   string  `help:"The node's challenge." placeholder:"TEXT"`
+	Message string  `arg:"" help:"Message: a JSON value, or any text."`
+}
+
+// Run prints one sealed message.
+func (c *sealCmd) Run(std streams) error {
+	path, err := c.keyPath()
+	if err != nil {
+		return err
+	}
+	key, err := readSignKey(path)
+	if err != nil {
+		return err
+	}
+	claims, err := c.claims(time.Now())
+	if err != nil {
+		return err
+	}
+	if claims.Sequence, err = c.number(path); err != nil {
+		return err
+	}
+	raw, err := signing.Seal(key, claims)
+	if err != nil {
+		return usageError(err)
+	}
+	_, err = fmt.Fprintf(std.out, "%s\n", raw)
+	return err
+}
+
+func (c *sealCmd) keyPath() (string, error) {
+	switch {
+	case c.Key != "":
+		return c.Key, nil
+	case c.Bundle != "":
+		return bundle{dir: c.Bundle}.signKey(), nil
+	case exists(defaultBundle()):
+		return bundle{dir: defaultBundle()}.signKey(), nil
+	default:
+		return "", usagef("no signing key: --key FILE or --bundle FOLDER")
+	}
+}
+
+func (c *sealCmd) claims(now time.Time) (signing.Claims, error) {
+	claims := signing.Claims{Topic: c.Topic, IssuedAt: now, Message: messageJSON([]byte(c.Message)), Nonce: c.Nonce}
+	for _, given := range []struct {
+		text string
+		to   *time.Time
+	}{{c.IAT, &claims.IssuedAt}, {c.Exp, &claims.Expires}} {
+		if given.text == "" {
+			continue
+		}
+		at, err := parseTime(given.text)
+		if err != nil {
+			return claims, err
+		}
+		*given.to = at
+	}
+	return claims, nil
+}
+
+// number is the given one, or the next of the key; it follows the clock, not --iat.
+func (c *sealCmd) number(key string) (uint64, error) {
+	if c.Seq != nil {
+		return *c.Seq, nil
+	}
+	numbers, err := sequence.Open(sequenceFile(key))
+	if err != nil {
+		return 0, withHint(err, "the numbers used are kept beside the key, in %s; or give one with --seq", filepath.Dir(key))
+	}
+	defer numbers.Close() //nolint:errcheck // every number is safe before Next returns
+	return numbers.Next(time.Now())
+}
+
+func parseTime(text string) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	var seconds float64
+	var rest string
+	if n, _ := fmt.Sscanf(text+" .", "%f %s", &seconds, &rest); n == 2 && rest == "." {
+		return time.UnixMicro(int64(seconds * 1e6)), nil
+	}
+	return time.Time{}, usagef("%q is not a time: 2026-01-02T15:04:05Z or Unix seconds", text)
+}
+
+type openCmd struct {
+	Bundle  string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Signers string `help:"Folder of public signing keys." type:"existingdir" xor:"keys" placeholder:"FOLDER"`
+	Key     string `help:"One public signing key." type:"existingfile" xor:"keys" placeholder:"FILE"`
+	Topic   string `short:"t" help:"Topic it arrived on; default: any." placeholder:"TOPIC"`
+	Verbose bool   `short:"v" help:"Also tell signer, topic, time and number, on standard error."`
+}
+
+// Run verifies one sealed message; whether it is fresh only its receiver can say.
+func (c *openCmd) Run(std streams) error {
+	keyring, err := c.keyring()
+	if err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(io.LimitReader(std.in, signing.MaxSealedBytes+2))
+	if err != nil {
+		return fmt.Errorf("reading the message: %w", err)
+	}
+	message, signer, err := signing.Open(trimLineFeed(raw), c.Topic, keyring)
+	if err != nil {
+		return err
+	}
+	if c.Verbose {
+		fmt.Fprintf(std.err, "signer %s, key %s, topic %s, sealed %s, number %d\n", signer.Name, message.KeyID(),
+			message.Topic(), message.IssuedAt().UTC().Format(time.RFC3339Nano), message.Sequence())
+	}
+	_, err = fmt.Fprintf(std.out, "%s\n", message.JSON())
+	return err
+}
+
+// trimLineFeed takes away the one line feed that echo and mosquitto_sub add.
+func trimLineFeed(raw []byte) []byte {
+	if n := len(raw); n > 0 && raw[n-1] == '\n' {
+		return raw[:n-1]
+	}
+	return raw
+}
+
+func (c *openCmd) keyring() (*signing.Keyring, error) {
+	switch {
+	case c.Key != "":
+		data, err := os.ReadFile(c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("reading the public key: %w", err)
+		}
+		return keyringOf("key", data, c.Key)
+	case c.Signers != "":
+		return signing.ReadKeyring(c.Signers)
+	case c.Bundle != "":
+		return signing.ReadKeyring(bundle{dir: c.Bundle}.signers())
+	default:
+		return nil, usagef("no public keys: --signers FOLDER, --key FILE or --bundle FOLDER")
+	}
+}
+
+// keyringOf makes a keyring of the keys in one PEM file, all of one signer.
+func keyringOf(signer string, data []byte, path string) (*signing.Keyring, error) {
+	keys, err := signing.ParsePublicKeys(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	var signers []signing.Signer
+	for _, key := range keys {
+		signers = append(signers, signing.Signer{Name: signer, Key: key})
+	}
+	return signing.NewKeyring(signers...)
+}
