@@ -23,8 +23,8 @@ const AutoLabel = "auto"
 // paths have changed from kernel to kernel. Chips that share the label are opened as one, and the one that has the line
 // asked for is used. Errors: ErrNoChip (says what there is), ErrPermission.
 func OpenChip(which string) (Chip, error) {
-	if filepath.IsAbs(which) {
-		d, err := openDevice(which)
+	if path, ok := devicePath(which); ok {
+		d, err := openDevice(path)
 		if err != nil {
 			return nil, err
 		}
@@ -49,6 +49,15 @@ func OpenChip(which string) (Chip, error) {
 	return nil, noChip(devices, which)
 }
 
+// devicePath returns the path of a chip that is asked for by its path or name.
+func devicePath(which string) (string, bool) {
+	if number, ok := strings.CutPrefix(which, "gpiochip"); ok {
+		_, err := strconv.ParseUint(number, 10, 32)
+		return filepath.Join("/dev", which), err == nil
+	}
+	return which, filepath.IsAbs(which)
+}
+
 // choose returns the devices that are meant.
 func choose(devices []*device, which string) []*device {
 	labels := []string{which}
@@ -56,7 +65,7 @@ func choose(devices []*device, which string) []*device {
 		labels = headerLabels()
 	}
 	for _, label := range labels {
-		meant := func(d *device) bool { return d.label == label || d.name == label }
+		meant := func(d *device) bool { return d.label == label }
 		if i := slices.IndexFunc(devices, meant); i >= 0 {
 			return slices.DeleteFunc(slices.Clone(devices), func(d *device) bool { return !meant(d) })
 		}

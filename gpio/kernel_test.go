@@ -24,13 +24,13 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/gpio"
+	"pinseal/gpio/gpiotest"
+
 	"golang.org/x/sys/unix"
 	"periph.io/x/conn/v3/driver/driverreg"
 	periph "periph.io/x/conn/v3/gpio"
 	"periph.io/x/host/v3/gpioioctl"
-
-	"pinseal/gpio"
-	"pinseal/gpio/gpiotest"
 )
 
 const simLabel = "pinctrl-rp1"
@@ -42,47 +42,56 @@ type kernelSim struct {
 }
 
 // newKernelSim makes the chips: the first as the mainline kernel names a header's lines, the second with one line, TWIN.
-func newKernelSim(t *testing.T) kernelSim {
+func newKernelSim(t *testing.T) (s kernelSim) {
 	t.Helper()
-	const configfs = "/sys/kernel/config"
-	if out, err := exec.Command("modprobe", "gpio-sim").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "modprobe", "gpio-sim").CombinedOutput(); err != nil {
 		t.Fatalf("modprobe gpio-sim: %v: %s", err, out)
 	}
 	if err := unix.Mount("configfs", configfs, "configfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(configfs, "gpio-sim", "pinseal-test")
-	var made []string
-	mkdir := func(path string) {
-		t.Helper()
-		if err := os.Mkdir(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		made = append(made, path)
+	s.main, s.lines = newKernelChip(t, "pinseal-main", mainlineNames())
+	s.twin, _ = newKernelChip(t, "pinseal-twin", []string{"TWIN"})
+	// The devices get their owners a moment after they appear.
+	if out, err := exec.CommandContext(t.Context(), "udevadm", "settle").CombinedOutput(); err != nil {
+		t.Fatalf("udevadm settle: %v: %s", err, out)
 	}
-	t.Cleanup(func() {
-		write(t, filepath.Join(dir, "live"), "0")
-		for _, path := range slices.Backward(made) {
-			if err := os.Remove(path); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	mkdir(dir)
-	for bank, names := range map[string][]string{"bank0": mainlineNames(), "bank1": {"TWIN"}} {
-		mkdir(filepath.Join(dir, bank))
-		write(t, filepath.Join(dir, bank, "num_lines"), fmt.Sprint(len(names)))
-		write(t, filepath.Join(dir, bank, "label"), simLabel)
-		for i, name := range names {
-			line := filepath.Join(dir, bank, fmt.Sprintf("line%d", i))
-			mkdir(line)
-			write(t, filepath.Join(line, "name"), name)
-		}
+	return s
+}
+
+const configfs = "/sys/kernel/config"
+
+// newKernelChip makes one chip, for the time of the test.
+func newKernelChip(t *testing.T, device string, names []string) (chip, lines string) {
+	t.Helper()
+	dir := filepath.Join(configfs, "gpio-sim", device)
+	bank := filepath.Join(dir, "bank0")
+	for _, path := range []string{dir, bank} {
+		mkdir(t, path)
+	}
+	write(t, filepath.Join(bank, "num_lines"), fmt.Sprint(len(names)))
+	write(t, filepath.Join(bank, "label"), simLabel)
+	for i, name := range names {
+		line := filepath.Join(bank, fmt.Sprintf("line%d", i))
+		mkdir(t, line)
+		write(t, filepath.Join(line, "name"), name)
 	}
 	write(t, filepath.Join(dir, "live"), "1")
-	s := kernelSim{main: read(t, filepath.Join(dir, "bank0", "chip_name")), twin: read(t, filepath.Join(dir, "bank1", "chip_name"))}
-	s.lines = filepath.Join("/sys/devices/platform", read(t, filepath.Join(dir, "dev_name")), s.main)
-	return s
+	t.Cleanup(func() { write(t, filepath.Join(dir, "live"), "0") })
+	chip = read(t, filepath.Join(bank, "chip_name"))
+	return chip, filepath.Join("/sys/devices/platform", read(t, filepath.Join(dir, "dev_name")), chip)
+}
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func mainlineNames() []string {
@@ -140,7 +149,7 @@ func TestKernelChipIsFound(t *testing.T) {
 	if err := os.Symlink(s.main, link); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(link)
+	defer func() { _ = os.Remove(link) }()
 	for _, which := range []string{"", gpio.AutoLabel, simLabel, s.main, "/dev/" + s.main, link} {
 		lines, err := s.open(t, which).Lines()
 		if err != nil || len(lines) < 30 || lines[17].Name != "GPIO17" || lines[17].Chip != simLabel || lines[17].Offset != 17 {
@@ -254,21 +263,22 @@ func claimPin(t *testing.T, s kernelSim, line string, l gpio.Level) periph.PinIO
 func TestKernelPinIO(t *testing.T) {
 	s := newKernelSim(t)
 	pin := claimPin(t, s, "GPIO17", gpio.High)
+	function := pin.(interface{ Function() string }).Function //nolint:errcheck // periph calls it deprecated, and asks for it
 	for what, ok := range map[string]bool{
 		"name":     pin.Name() == "GPIO17" && pin.Number() == 17 && strings.Contains(pin.String(), "GPIO17"),
-		"output":   bool(pin.Read()) && pin.Function() == string(periph.OUT_HIGH),
+		"output":   bool(pin.Read()) && function() == string(periph.OUT_HIGH),
 		"pwm":      pin.PWM(periph.DutyHalf, 0) != nil,
-		"low":      pin.Out(periph.Low) == nil && !bool(pin.Read()) && pin.Function() == string(periph.OUT_LOW),
+		"low":      pin.Out(periph.Low) == nil && !bool(pin.Read()) && function() == string(periph.OUT_LOW),
 		"no edges": !pin.WaitForEdge(-1),
 		"no pull":  pin.Pull() == periph.PullNoChange && pin.DefaultPull() == periph.PullNoChange,
 		"no such":  pin.In(17, periph.NoEdge) != nil && pin.In(periph.PullUp, 17) != nil,
 	} {
 		if !ok {
-			t.Errorf("output: %s: %v", what, pin.Function())
+			t.Errorf("output: %s: %v", what, function())
 		}
 	}
-	if err := pin.In(periph.PullUp, periph.FallingEdge); err != nil || !pin.Read() || pin.Pull() != periph.PullUp || pin.Function() != string(periph.IN_HIGH) {
-		t.Fatalf("pulled up: %v, %s", err, pin.Function())
+	if err := pin.In(periph.PullUp, periph.FallingEdge); err != nil || !pin.Read() || pin.Pull() != periph.PullUp || function() != string(periph.IN_HIGH) {
+		t.Fatalf("pulled up: %v, %s", err, function())
 	}
 	if pin.WaitForEdge(0) || pin.WaitForEdge(time.Millisecond) {
 		t.Error("an edge that was none")
@@ -284,6 +294,9 @@ func TestKernelPinIO(t *testing.T) {
 	s.drive(t, "GPIO17", gpio.Low)
 	if !pin.WaitForEdge(-1) {
 		t.Error("no edge with timeout -1")
+	}
+	if err := pin.In(periph.PullUp, periph.BothEdges); err != nil || pin.WaitForEdge(0) {
+		t.Errorf("pulled up again: %v, or an edge that is the bias's own", err)
 	}
 	halted := make(chan bool)
 	go func() { halted <- pin.WaitForEdge(-1) }()
@@ -374,7 +387,7 @@ func TestKernelAgreesWithPeriph(t *testing.T) {
 	if err := os.Symlink(s.main, link); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(link)
+	defer func() { _ = os.Remove(link) }()
 	log.SetOutput(io.Discard)
 	defer log.SetOutput(os.Stderr)
 

@@ -67,12 +67,16 @@ func (l *kernelLine) In(pull Pull, edge gpio.Edge) error {
 	}
 	l.output, l.pull, l.edge = false, pull, edge
 	// Edges of another life, and the one that the change of the bias itself makes.
-	for {
+	for range eventBuffer {
 		if _, err := l.readEvent(); err != nil {
-			return nil // EAGAIN: there are no more
+			break // EAGAIN: there are no more
 		}
 	}
+	return nil
 }
+
+// eventBuffer is how many edges the kernel keeps for a line; it drops the oldest beyond that.
+const eventBuffer = 16
 
 func inputFlags(pull Pull, edge gpio.Edge) (uint64, error) {
 	bias, ok := map[Pull]uint64{PullNoChange: 0, PullFloat: flagBiasDisabled, PullDown: flagPullDown, PullUp: flagPullUp}[pull]
@@ -94,6 +98,7 @@ func (l *kernelLine) configure(config uapiLineConfig) error {
 		return os.ErrClosed
 	}
 	if l.file != nil {
+		_ = l.file.SetReadDeadline(longAgo()) // ends a wait for edges of another kind; fails only on a closed file
 		return ioctl(l.file, setLineConfig, &config)
 	}
 	request := uapiLineRequest{config: config, lines: 1}

@@ -41,7 +41,7 @@ func OpenOutput(c Chip, cfg OutputConfig) (*Output, error) {
 	}
 	o.line = line
 	if err := o.confirm(cfg.Initial); err != nil {
-		_ = line.Close() // the line does not follow, and that is reported
+		_ = o.Close() // reported is that the line does not follow
 		return nil, err
 	}
 	return o, nil
@@ -53,7 +53,7 @@ func (o *Output) Set(on bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return fmt.Errorf("setting %s: %w", o.cfg.Line, os.ErrClosed)
+		return fmt.Errorf("setting line %s: %w", o.cfg.Line, os.ErrClosed)
 	}
 	return o.set(on)
 }
@@ -61,7 +61,7 @@ func (o *Output) Set(on bool) error {
 func (o *Output) set(on bool) error {
 	if err := o.line.Out(o.level(on)); err != nil {
 		o.lookAgain()
-		return fmt.Errorf("setting %s: %w", o.cfg.Line, err)
+		return fmt.Errorf("setting line %s: %w", o.cfg.Line, err)
 	}
 	o.on = on
 	return o.confirm(on)
@@ -84,7 +84,7 @@ func (o *Output) Close() error {
 	o.closed = true
 	err := o.set(o.cfg.Exit)
 	if closeErr := o.line.Close(); err == nil && closeErr != nil {
-		err = fmt.Errorf("releasing %s: %w", o.cfg.Line, closeErr)
+		err = fmt.Errorf("releasing line %s: %w", o.cfg.Line, closeErr)
 	}
 	return err
 }
@@ -95,14 +95,14 @@ func (o *Output) confirm(on bool) error {
 	for waited := time.Duration(0); ; waited += settleCheck {
 		got, err := o.line.Level()
 		if err != nil {
-			return fmt.Errorf("reading %s back: %w", o.cfg.Line, err)
+			return fmt.Errorf("reading line %s back: %w", o.cfg.Line, err)
 		}
 		if got == want {
 			return nil
 		}
 		if waited >= settleTime {
 			o.on = got == o.level(true)
-			return fmt.Errorf("%s is driven %v but stays %v: look for a short circuit or a load that is too heavy", o.cfg.Line, want, got)
+			return fmt.Errorf("line %s is driven %v but stays %v: look for a short circuit or a load that is too heavy", o.cfg.Line, want, got)
 		}
 		time.Sleep(settleCheck)
 	}

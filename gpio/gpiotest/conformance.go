@@ -35,176 +35,182 @@ func Conformance(t *testing.T, newBench func(t *testing.T) Bench) {
 	t.Helper()
 	for _, part := range []struct {
 		name string
-		test func(*testing.T, Bench)
+		test func(suite)
 	}{
-		{"lines are listed", linesAreListed},
-		{"spellings", spellings},
-		{"unknown lines", unknownLines},
-		{"an output starts at its level", outputStarts},
-		{"an output is read back and stays an output", outputReadBack},
-		{"a held line is busy", heldIsBusy},
-		{"a released line is free", releasedIsFree},
-		{"lines outlive the chip", linesOutliveChip},
-		{"a closed line is closed", closedIsClosed},
-		{"bias", bias},
-		{"edges", edges},
-		{"waiting for an edge ends", waitingEnds},
-		{"outputs", outputs},
-		{"outputs in many hands", outputsInManyHands},
+		{"lines are listed", suite.linesAreListed},
+		{"spellings", suite.spellings},
+		{"unknown lines", suite.unknownLines},
+		{"an output starts at its level", suite.outputStarts},
+		{"an output is read back and stays an output", suite.outputReadBack},
+		{"a held line is busy", suite.heldIsBusy},
+		{"a released line is free", suite.releasedIsFree},
+		{"lines outlive the chip", suite.linesOutliveChip},
+		{"a closed line is closed", suite.closedIsClosed},
+		{"bias", suite.bias},
+		{"edges", suite.edges},
+		{"waiting for an edge ends", suite.waitingEnds},
+		{"outputs", suite.outputs},
+		{"outputs in many hands", suite.outputsInManyHands},
 	} {
-		t.Run(part.name, func(t *testing.T) { part.test(t, newBench(t)) })
+		t.Run(part.name, func(t *testing.T) { part.test(suite{t, newBench(t)}) })
 	}
 }
 
-func linesAreListed(t *testing.T, b Bench) {
-	before := info(t, b.Chip, ledLine)
+// suite is one part's test and its chip.
+type suite struct {
+	*testing.T
+	Bench
+}
+
+func (s suite) linesAreListed() {
+	before := s.info(ledLine)
 	if before.Used || before.Consumer != "" || before.Chip == "" {
-		t.Errorf("free line: %+v", before)
+		s.Errorf("free line: %+v", before)
 	}
-	output(t, b.Chip, ledLine, gpio.Low)
-	if l := info(t, b.Chip, ledLine); !l.Used || l.Direction != gpio.Out || !strings.HasPrefix(l.Consumer, consumer) || l.ActiveLow {
-		t.Errorf("line held as an output: %+v", l)
+	s.output(ledLine, gpio.Low)
+	if l := s.info(ledLine); !l.Used || l.Direction != gpio.Out || !strings.HasPrefix(l.Consumer, consumer) || l.ActiveLow {
+		s.Errorf("line held as an output: %+v", l)
 	}
-	input(t, b.Chip, buttonLine, gpio.PullNoChange)
-	if l := info(t, b.Chip, buttonLine); !l.Used || l.Direction != gpio.In || !strings.HasPrefix(l.Consumer, consumer) {
-		t.Errorf("line held as an input: %+v", l)
+	s.input(buttonLine, gpio.PullNoChange)
+	if l := s.info(buttonLine); !l.Used || l.Direction != gpio.In || !strings.HasPrefix(l.Consumer, consumer) {
+		s.Errorf("line held as an input: %+v", l)
 	}
 }
 
-func spellings(t *testing.T, b Bench) {
+func (s suite) spellings() {
 	for _, name := range []string{"GPIO17", "gpio17", "17", "BCM17", "bcm17", "line:17"} {
-		line, err := b.Chip.Output(name, gpio.Low)
+		line, err := s.Chip.Output(name, gpio.Low)
 		if err != nil {
-			t.Errorf("claiming %q: %v", name, err)
+			s.Errorf("claiming %q: %v", name, err)
 			continue
 		}
-		if !info(t, b.Chip, ledLine).Used {
-			t.Errorf("%q is another line than GPIO17", name)
+		if !s.info(ledLine).Used {
+			s.Errorf("%q is another line than GPIO17", name)
 		}
-		closeLine(t, line)
+		s.closeLine(line)
 	}
 }
 
-func unknownLines(t *testing.T, b Bench) {
+func (s suite) unknownLines() {
 	for _, name := range []string{"", "GPIO71", "71", "line:", "line:-1", "line:1000", "-17", "17 ", "GPIO017x"} {
-		if _, err := b.Chip.Output(name, gpio.High); !errors.Is(err, gpio.ErrLineNotFound) {
-			t.Errorf("output %q: %v", name, err)
+		if _, err := s.Chip.Output(name, gpio.High); !errors.Is(err, gpio.ErrLineNotFound) {
+			s.Errorf("output %q: %v", name, err)
 		}
-		if _, err := b.Chip.Input(name, gpio.PullUp); !errors.Is(err, gpio.ErrLineNotFound) {
-			t.Errorf("input %q: %v", name, err)
+		if _, err := s.Chip.Input(name, gpio.PullUp); !errors.Is(err, gpio.ErrLineNotFound) {
+			s.Errorf("input %q: %v", name, err)
 		}
 	}
-	if _, err := b.Chip.Output("GPIO71", gpio.Low); err == nil || !strings.Contains(err.Error(), "GPIO17") {
-		t.Errorf("no near name in %v", err)
+	if _, err := s.Chip.Output("GPIO71", gpio.Low); err == nil || !strings.Contains(err.Error(), "GPIO17") {
+		s.Errorf("no near name in %v", err)
 	}
 }
 
-func outputStarts(t *testing.T, b Bench) {
+func (s suite) outputStarts() {
 	for _, want := range []gpio.Level{gpio.High, gpio.Low, gpio.High} {
-		line := output(t, b.Chip, ledLine, want)
-		wantLevel(t, line, want)
-		closeLine(t, line)
+		line := s.output(ledLine, want)
+		s.wantLevel(line, want)
+		s.closeLine(line)
 	}
 }
 
-func outputReadBack(t *testing.T, b Bench) {
-	line, other := output(t, b.Chip, ledLine, gpio.Low), output(t, b.Chip, otherLine, gpio.High)
+func (s suite) outputReadBack() {
+	line, other := s.output(ledLine, gpio.Low), s.output(otherLine, gpio.High)
 	for _, want := range []gpio.Level{gpio.High, gpio.High, gpio.Low, gpio.High, gpio.Low, gpio.Low} {
 		if err := line.Out(want); err != nil {
-			t.Fatal(err)
+			s.Fatal(err)
 		}
-		wantLevel(t, line, want)
-		wantLevel(t, line, want)
-		wantLevel(t, other, gpio.High)
-		if l := info(t, b.Chip, ledLine); l.Direction != gpio.Out {
-			t.Fatalf("reading made it %+v", l)
+		s.wantLevel(line, want)
+		s.wantLevel(line, want)
+		s.wantLevel(other, gpio.High)
+		if l := s.info(ledLine); l.Direction != gpio.Out {
+			s.Fatalf("reading made it %+v", l)
 		}
 	}
 }
 
-func heldIsBusy(t *testing.T, b Bench) {
-	output(t, b.Chip, ledLine, gpio.High)
-	input(t, b.Chip, buttonLine, gpio.PullNoChange)
+func (s suite) heldIsBusy() {
+	s.output(ledLine, gpio.High)
+	s.input(buttonLine, gpio.PullNoChange)
 	for _, name := range []string{ledLine, buttonLine} {
-		_, outErr := b.Chip.Output(name, gpio.Low)
-		_, inErr := b.Chip.Input(name, gpio.PullDown)
+		_, outErr := s.Chip.Output(name, gpio.Low)
+		_, inErr := s.Chip.Input(name, gpio.PullDown)
 		for _, err := range []error{outErr, inErr} {
 			if !errors.Is(err, gpio.ErrBusy) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), consumer) {
-				t.Errorf("claiming %s twice: %v", name, err)
+				s.Errorf("claiming %s twice: %v", name, err)
 			}
 		}
 	}
 }
 
-func releasedIsFree(t *testing.T, b Bench) {
+func (s suite) releasedIsFree() {
 	for range 3 {
-		closeLine(t, output(t, b.Chip, ledLine, gpio.High))
-		if l := info(t, b.Chip, ledLine); l.Used {
-			t.Errorf("released: %+v", l)
+		s.closeLine(s.output(ledLine, gpio.High))
+		if l := s.info(ledLine); l.Used {
+			s.Errorf("released: %+v", l)
 		}
-		closeLine(t, input(t, b.Chip, ledLine, gpio.PullNoChange))
+		s.closeLine(s.input(ledLine, gpio.PullNoChange))
 	}
 }
 
-func linesOutliveChip(t *testing.T, b Bench) {
-	line := output(t, b.Chip, ledLine, gpio.Low)
+func (s suite) linesOutliveChip() {
+	line := s.output(ledLine, gpio.Low)
 	for range 2 {
-		if err := b.Chip.Close(); err != nil {
-			t.Fatal(err)
+		if err := s.Chip.Close(); err != nil {
+			s.Fatal(err)
 		}
 	}
 	if err := line.Out(gpio.High); err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	wantLevel(t, line, gpio.High)
+	s.wantLevel(line, gpio.High)
 }
 
-func closedIsClosed(t *testing.T, b Bench) {
-	out, in := output(t, b.Chip, ledLine, gpio.Low), input(t, b.Chip, buttonLine, gpio.PullNoChange)
+func (s suite) closedIsClosed() {
+	out, in := s.output(ledLine, gpio.Low), s.input(buttonLine, gpio.PullNoChange)
 	for range 2 {
-		closeLine(t, out)
-		closeLine(t, in)
+		s.closeLine(out)
+		s.closeLine(in)
 	}
 	_, outErr := out.Level()
 	_, inErr := in.Level()
-	_, edgeErr := in.WaitEdge(t.Context())
+	_, edgeErr := in.WaitEdge(s.Context())
 	for what, err := range map[string]error{"Out": out.Out(gpio.High), "Level": outErr, "input's Level": inErr, "WaitEdge": edgeErr} {
 		if !errors.Is(err, os.ErrClosed) {
-			t.Errorf("%s after Close: %v", what, err)
+			s.Errorf("%s after Close: %v", what, err)
 		}
 	}
 }
 
-func bias(t *testing.T, b Bench) {
+func (s suite) bias() {
 	for _, c := range []struct {
 		pull gpio.Pull
 		want gpio.Level
 	}{{gpio.PullUp, gpio.High}, {gpio.PullDown, gpio.Low}, {gpio.PullUp, gpio.High}} {
-		line := input(t, b.Chip, buttonLine, c.pull)
-		wantLevel(t, line, c.want)
-		wantNoEdge(t, line)
-		closeLine(t, line)
+		line := s.input(buttonLine, c.pull)
+		s.wantLevel(line, c.want)
+		s.wantNoEdge(line)
+		s.closeLine(line)
 	}
 }
 
-func edges(t *testing.T, b Bench) {
-	line := input(t, b.Chip, buttonLine, gpio.PullDown)
+func (s suite) edges() {
+	line := s.input(buttonLine, gpio.PullDown)
 	for _, want := range []gpio.Level{gpio.High, gpio.Low, gpio.High, gpio.Low} {
-		b.Drive(t, buttonLine, want)
-		ctx, cancel := context.WithTimeout(t.Context(), edgeTimeout)
+		s.Drive(s.T, buttonLine, want)
+		ctx, cancel := context.WithTimeout(s.Context(), edgeTimeout)
 		got, err := line.WaitEdge(ctx)
 		cancel()
 		if err != nil || got != want {
-			t.Fatalf("edge to %v: got %v, %v", want, got, err)
+			s.Fatalf("edge to %v: got %v, %v", want, got, err)
 		}
-		wantLevel(t, line, want)
+		s.wantLevel(line, want)
 	}
-	wantNoEdge(t, line)
+	s.wantNoEdge(line)
 }
 
-func waitingEnds(t *testing.T, b Bench) {
-	line := input(t, b.Chip, buttonLine, gpio.PullDown)
-	ctx, cancel := context.WithCancel(t.Context())
+func (s suite) waitingEnds() {
+	line := s.input(buttonLine, gpio.PullDown)
+	ctx, cancel := context.WithCancel(s.Context())
 	waits := func(ctx context.Context) <-chan error {
 		ended := make(chan error, 1)
 		go func() {
@@ -217,17 +223,17 @@ func waitingEnds(t *testing.T, b Bench) {
 	cancel()
 	for _, ended := range []<-chan error{first, second, waits(ctx)} {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("waiting with a cancelled context: %v", err)
+			s.Errorf("waiting with a cancelled context: %v", err)
 		}
 	}
-	ended := waits(t.Context())
-	closeLine(t, line)
+	ended := waits(s.Context())
+	s.closeLine(line)
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
-		t.Errorf("waiting on a line that is closed: %v", err)
+		s.Errorf("waiting on a line that is closed: %v", err)
 	}
 }
 
-func outputs(t *testing.T, b Bench) {
+func (s suite) outputs() {
 	for _, cfg := range []gpio.OutputConfig{
 		{Line: ledLine},
 		{Line: ledLine, Initial: true},
@@ -235,41 +241,41 @@ func outputs(t *testing.T, b Bench) {
 		{Line: ledLine, ActiveLow: true},
 		{Line: ledLine, ActiveLow: true, Initial: true, Exit: true},
 	} {
-		o, err := gpio.OpenOutput(b.Chip, cfg)
+		o, err := gpio.OpenOutput(s.Chip, cfg)
 		if err != nil {
-			t.Fatal(err)
+			s.Fatal(err)
 		}
-		wantOn(t, o, cfg.Initial)
+		s.wantOn(o, cfg.Initial)
 		for _, on := range []bool{true, true, false, true, false} {
 			if err := o.Set(on); err != nil {
-				t.Fatal(err)
+				s.Fatal(err)
 			}
-			wantOn(t, o, on)
+			s.wantOn(o, on)
 		}
 		for range 2 {
 			if err := o.Close(); err != nil {
-				t.Fatal(err)
+				s.Fatal(err)
 			}
-			wantOn(t, o, cfg.Exit)
+			s.wantOn(o, cfg.Exit)
 		}
 		if err := o.Set(!cfg.Exit); !errors.Is(err, os.ErrClosed) {
-			t.Errorf("Set after Close: %v", err)
+			s.Errorf("Set after Close: %v", err)
 		}
-		wantOn(t, o, cfg.Exit)
+		s.wantOn(o, cfg.Exit)
 	}
 }
 
-func outputsInManyHands(t *testing.T, b Bench) {
-	o, err := gpio.OpenOutput(b.Chip, gpio.OutputConfig{Line: ledLine, Exit: true})
+func (s suite) outputsInManyHands() {
+	o, err := gpio.OpenOutput(s.Chip, gpio.OutputConfig{Line: ledLine, Exit: true})
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	var all sync.WaitGroup
 	for n := range 4 {
 		all.Go(func() {
 			for i := range 50 {
 				if err := o.Set((i+n)%2 == 0); err != nil {
-					t.Error(err)
+					s.Error(err)
 				}
 				o.On()
 			}
@@ -279,73 +285,73 @@ func outputsInManyHands(t *testing.T, b Bench) {
 	for range 2 {
 		all.Go(func() {
 			if err := o.Close(); err != nil {
-				t.Error(err)
+				s.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	wantOn(t, o, true)
+	s.wantOn(o, true)
 }
 
-func info(t *testing.T, c gpio.Chip, name string) gpio.LineInfo {
-	t.Helper()
-	lines, err := c.Lines()
+func (s suite) info(name string) gpio.LineInfo {
+	s.Helper()
+	lines, err := s.Chip.Lines()
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	i := slices.IndexFunc(lines, func(l gpio.LineInfo) bool { return l.Name == name })
 	if i < 0 {
-		t.Fatalf("no %s among the lines", name)
+		s.Fatalf("no %s among the lines", name)
 	}
 	return lines[i]
 }
 
-func output(t *testing.T, c gpio.Chip, name string, initial gpio.Level) gpio.OutputLine {
-	t.Helper()
-	line, err := c.Output(name, initial)
+func (s suite) output(name string, initial gpio.Level) gpio.OutputLine {
+	s.Helper()
+	line, err := s.Chip.Output(name, initial)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	t.Cleanup(func() { closeLine(t, line) })
+	s.Cleanup(func() { s.closeLine(line) })
 	return line
 }
 
-func input(t *testing.T, c gpio.Chip, name string, pull gpio.Pull) gpio.InputLine {
-	t.Helper()
-	line, err := c.Input(name, pull)
+func (s suite) input(name string, pull gpio.Pull) gpio.InputLine {
+	s.Helper()
+	line, err := s.Chip.Input(name, pull)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	t.Cleanup(func() { closeLine(t, line) })
+	s.Cleanup(func() { s.closeLine(line) })
 	return line
 }
 
-func closeLine(t *testing.T, line interface{ Close() error }) {
-	t.Helper()
+func (s suite) closeLine(line interface{ Close() error }) {
+	s.Helper()
 	if err := line.Close(); err != nil {
-		t.Error(err)
+		s.Error(err)
 	}
 }
 
-func wantLevel(t *testing.T, line interface{ Level() (gpio.Level, error) }, want gpio.Level) {
-	t.Helper()
+func (s suite) wantLevel(line interface{ Level() (gpio.Level, error) }, want gpio.Level) {
+	s.Helper()
 	if got, err := line.Level(); err != nil || got != want {
-		t.Fatalf("level %v, %v; want %v", got, err, want)
+		s.Fatalf("level %v, %v; want %v", got, err, want)
 	}
 }
 
-func wantOn(t *testing.T, o *gpio.Output, want bool) {
-	t.Helper()
+func (s suite) wantOn(o *gpio.Output, want bool) {
+	s.Helper()
 	if o.On() != want {
-		t.Fatalf("on: %v, want %v", o.On(), want)
+		s.Fatalf("on: %v, want %v", o.On(), want)
 	}
 }
 
-func wantNoEdge(t *testing.T, line gpio.InputLine) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+func (s suite) wantNoEdge(line gpio.InputLine) {
+	s.Helper()
+	ctx, cancel := context.WithCancel(s.Context())
 	cancel()
 	if level, err := line.WaitEdge(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatalf("an edge to %v that was none: %v", level, err)
+		s.Fatalf("an edge to %v that was none: %v", level, err)
 	}
 }
