@@ -296,10 +296,10 @@ func (d *database) close() error {
 	d.bolt, d.file = nil, nil
 	switch {
 	case d.panicked && file != nil:
-		// bbolt may hold the lock that its Close waits for: the mapping is
-		// given up, the file and with it the lock is not.
+		// bbolt may hold the mutex that its Close waits for, so the mapping is
+		// left behind. It keeps the file alive: the lock must be released.
 		d.panicked = false
-		return file.Close()
+		return also(syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
 	case bolt != nil:
 		return bolt.Close()
 	}

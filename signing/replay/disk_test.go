@@ -1,0 +1,282 @@
+package replay_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"pinseal/signing/replay"
+)
+
+// disk opens files for a store and can break under it.
+type disk struct {
+	mu     sync.Mutex
+	file   *os.File // the one opened last
+	mode   string   // how the next file is opened: "", "read-only" or "gone"
+	opened int
+}
+
+func (d *disk) open(name string, flag int, perm os.FileMode) (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opened++
+	switch d.mode {
+	case "gone":
+		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EIO}
+	case "read-only":
+		flag &^= os.O_RDWR // writing fails, as to a disk that has become read-only
+	}
+	f, err := os.OpenFile(name, flag, perm)
+	d.file = f
+	return f, err
+}
+
+// breaks makes the open file the one named by device, and the next as mode says.
+func (d *disk) breaks(t *testing.T, device string, flag int, mode string) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := os.OpenFile(device, flag, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := syscall.Dup3(int(f.Fd()), int(d.file.Fd()), syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	d.mode = mode
+}
+
+func (d *disk) comesBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mode = ""
+}
+
+func TestBrokenDisk(t *testing.T) {
+	tests := []struct {
+		name, device string // empty: the file itself, read-only
+		flag         int
+		first, then  error
+		mode         string
+	}{
+		{"full, and then unreadable", "/dev/full", os.O_RDWR, syscall.ENOSPC, syscall.EIO, "gone"},
+		{"full, and then read-only", "/dev/full", os.O_RDWR, syscall.ENOSPC, syscall.EBADF, "read-only"},
+		{"read-only", "", os.O_RDONLY, syscall.EBADF, syscall.EBADF, "read-only"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, d := path(t), &disk{}
+			s := open(t, p, replay.Options{OpenFile: d.open, FlushEvery: time.Hour})
+			commands := func(n uint64) (replay.Outcome, error) {
+				o, c := s.Command("k", "led", n, digest("a"))
+				return o, c.Wait()
+			}
+			if o, err := commands(1); o != replay.New || err != nil {
+				t.Fatalf("%v, %v", o, err)
+			}
+			s.Telemetry("k", "t", 1, digest("a"))
+			device := tt.device
+			if device == "" {
+				device = p
+			}
+			d.breaks(t, device, tt.flag, tt.mode)
+			for i, want := range []error{tt.first, tt.then, tt.then} {
+				o, err := commands(uint64(2 + i))
+				if o != replay.New || !errors.Is(err, want) || !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "\n") {
+					t.Fatalf("command %d on the broken disk: %v, %v, want %v", i, o, err, want)
+				}
+			}
+			if o, err := commands(3); o != replay.Replay || err != nil {
+				t.Errorf("a number used up by a failed commit: %v, %v", o, err)
+			}
+			if o, c := s.Legacy("k", 1700000000, digest("a")); o != replay.New || c.Wait() == nil {
+				t.Errorf("legacy: %v, %v", o, c.Wait())
+			}
+			if err := s.Reset("lost"); err == nil {
+				t.Error("Reset succeeds")
+			}
+			d.comesBack()
+			// Another output: what failed before must be written with it.
+			if o, c := s.Command("k", "fan", 1, digest("a")); o != replay.New || c.Wait() != nil {
+				t.Fatalf("after the disk came back: %v, %v", o, c.Wait())
+			}
+			// As a power cut would find it: without a Close.
+			after := open(t, copyFile(t, p), replay.Options{})
+			if o, _ := after.Command("k", "led", 4, digest("a")); o != replay.Duplicate {
+				t.Errorf("the command of the failed commit: %v", o)
+			}
+			if o, _ := after.Command("k", "fan", 1, digest("a")); o != replay.Duplicate {
+				t.Errorf("the command of the good commit: %v", o)
+			}
+			if o, _ := after.Legacy("k", 1700000000, digest("a")); o != replay.Duplicate {
+				t.Errorf("the legacy message of the failed commit: %v", o)
+			}
+			closeStore(t, s)
+			after = open(t, p, replay.Options{})
+			if o := after.Telemetry("k", "t", 1, digest("a")); o != replay.Duplicate {
+				t.Errorf("telemetry: %v", o)
+			}
+		})
+	}
+}
+
+func TestResetOnABrokenDisk(t *testing.T) {
+	p, d := path(t), &disk{}
+	s := open(t, p, replay.Options{OpenFile: d.open})
+	if _, c := s.Command("k", "led", 9, digest("a")); c.Wait() != nil {
+		t.Fatal(c.Wait())
+	}
+	d.breaks(t, "/dev/full", os.O_RDWR, "gone")
+	if err := s.Reset("k"); err == nil {
+		t.Fatal("Reset succeeds")
+	}
+	if o, c := s.Command("k", "led", 5, digest("a")); o != replay.New || c.Wait() == nil {
+		t.Errorf("forgotten in memory: %v, %v", o, c.Wait())
+	}
+	d.comesBack()
+	closeStore(t, s)
+	s = open(t, p, replay.Options{})
+	if o, _ := s.Command("k", "led", 5, digest("a")); o != replay.Duplicate {
+		t.Errorf("the number after the Reset: %v", o)
+	}
+}
+
+func TestCloseOnABrokenDisk(t *testing.T) {
+	p, d := path(t), &disk{}
+	s := open(t, p, replay.Options{OpenFile: d.open})
+	s.Telemetry("k", "t", 1, digest("a"))
+	d.breaks(t, "/dev/full", os.O_RDWR, "gone")
+	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("again: %v", err)
+	}
+	closeStore(t, open(t, p, replay.Options{})) // and the lock is free
+}
+
+// A file that shrinks while it is mapped raises SIGBUS.
+func TestFileTruncatedWhileOpen(t *testing.T) {
+	p := path(t)
+	s := open(t, p, replay.Options{})
+	if err := os.Truncate(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		o, c := s.Command("k", "led", i, digest("a"))
+		if err := c.Wait(); o != replay.New || !errors.Is(err, replay.ErrDamaged) || strings.Contains(err.Error(), "\n") {
+			t.Fatalf("%v, %v", o, err)
+		}
+	}
+	if err := s.Close(); !errors.Is(err, replay.ErrDamaged) {
+		t.Errorf("closing: %v", err)
+	}
+}
+
+// After a failed commit the file is not ours for a moment. What another process
+// wrote then must not be overwritten from our memory.
+func TestAnotherProcessTakesTheFile(t *testing.T) {
+	p, d := path(t), &disk{}
+	s := open(t, p, replay.Options{OpenFile: d.open, FlushEvery: time.Hour})
+	d.breaks(t, "/dev/full", os.O_RDWR, "")
+	command := func(n uint64) error {
+		_, c := s.Command("k", "led", n, digest("a"))
+		return c.Wait()
+	}
+	if err := command(1); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	other := open(t, p, replay.Options{})
+	if err := command(2); !errors.Is(err, replay.ErrInUse) {
+		t.Errorf("while it holds the file: %v", err)
+	}
+	if _, c := other.Command("k", "led", 100, digest("a")); c.Wait() != nil {
+		t.Fatal(c.Wait())
+	}
+	closeStore(t, other)
+	if err := command(3); err == nil || !strings.Contains(err.Error(), "another process wrote") {
+		t.Errorf("after it wrote: %v", err)
+	}
+	if err := s.Close(); err == nil {
+		t.Error("closing succeeds")
+	}
+	after := open(t, p, replay.Options{})
+	if o, _ := after.Command("k", "led", 100, digest("a")); o != replay.Duplicate {
+		t.Errorf("what the other process wrote: %v", o)
+	}
+}
+
+// Many that wait share few commits, and each is on disk when told so.
+func TestCommitsAreShared(t *testing.T) {
+	p := path(t)
+	s := open(t, p, replay.Options{})
+	var wg sync.WaitGroup
+	var wrong atomic.Int32
+	const waiters, each = 64, 8
+	for w := range waiters {
+		wg.Go(func() {
+			for i := range uint64(each) {
+				if o, c := s.Command("k", fmt.Sprint("out", w), i, digest("a")); o != replay.New || c.Wait() != nil {
+					wrong.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := wrong.Load(); n != 0 {
+		t.Errorf("%d commands went wrong", n)
+	}
+	closeStore(t, s)
+	db, err := bbolt.Open(p, 0o600, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.ID() > waiters*each/4 {
+			t.Errorf("%d transactions for %d commands", tx.ID(), waiters*each)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of one number offered by many at once, one is new.
+func TestOneOfManyIsNew(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"), replay.Options{})
+	var commands, telemetry, legacy atomic.Int32
+	var wg sync.WaitGroup
+	count := func(o replay.Outcome, n *atomic.Int32) {
+		if o == replay.New {
+			n.Add(1)
+		}
+	}
+	for range 16 {
+		wg.Go(func() {
+			for i := range uint64(100) {
+				o, _ := s.Command("k", "led", i, digest("a"))
+				count(o, &commands)
+				count(s.Telemetry("k", "t", i, digest("a")), &telemetry)
+				o, _ = s.Legacy("k", 1700000000+int64(i), digest("a"))
+				count(o, &legacy)
+			}
+		})
+	}
+	wg.Wait()
+	// Nobody offers a number before the one below it, so none is passed over.
+	if c, l := commands.Load(), legacy.Load(); c != 100 || l != 100 || telemetry.Load() != 100 {
+		t.Errorf("new: %d commands, %d telemetry, %d legacy, want 100 each", c, telemetry.Load(), l)
+	}
+}
