@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"pinseal/internal/atomicfile"
@@ -47,18 +47,8 @@ func readBundle(dir string) (bundle, error) {
 	if err != nil {
 		return b, fmt.Errorf("reading the bundle: %w", err)
 	}
-	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
-	if err := decoder.Decode(&b.client); err != nil {
-		var at *toml.DecodeError
-		var missing *toml.StrictMissingError
-		if errors.As(err, &missing) {
-			at = &missing.Errors[0]
-		}
-		if at == nil && !errors.As(err, &at) {
-			return b, fmt.Errorf("%s: %w", path, err)
-		}
-		line, column := at.Position()
-		return b, fmt.Errorf("%s:%d:%d: %s", path, line, column, plainMessage(at))
+	if err := decodeStrict(data, &b.client); err != nil {
+		return b, fmt.Errorf("%s:%w", path, err)
 	}
 	if b.client.Node == "" || b.client.Name == "" || b.client.Host == "" || b.client.Port == 0 {
 		return b, fmt.Errorf("%s: node, name, host and port are all needed", path)
@@ -123,9 +113,9 @@ func (s fileSet) create() (err error) {
 		if err == nil {
 			return
 		}
-		for i := len(made) - 1; i >= 0; i-- {
+		for _, path := range slices.Backward(made) {
 			// Best effort: the error that brought us here is the one to tell.
-			_ = os.Remove(made[i])
+			_ = os.Remove(path)
 		}
 	}()
 	for _, f := range s {

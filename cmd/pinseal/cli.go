@@ -95,12 +95,10 @@ func report(w io.Writer, err error) int {
 		return exitDone
 	}
 	fmt.Fprintf(w, "pinseal: %v\n", err)
-	var hinted *hintError
-	if errors.As(err, &hinted) {
+	if hinted, ok := errors.AsType[*hintError](err); ok {
 		fmt.Fprintf(w, "hint: %s\n", hinted.hint)
 	}
-	var coded *codeError
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[*codeError](err); ok {
 		return coded.code
 	}
 	return exitFailed

@@ -110,9 +110,8 @@ func readConfig(path string) (*config, error) {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	cfg, err := parseConfig(data)
-	var at *positionError
-	if errors.As(err, &at) {
-		return nil, withHint(fmt.Errorf("%s:%d:%d: %s", path, at.line, at.column, at.message), "docs/configuration.md lists every key")
+	if at, ok := errors.AsType[*positionError](err); ok {
+		return nil, withHint(fmt.Errorf("%s:%w", path, at), "docs/configuration.md lists every key")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -127,24 +126,26 @@ type positionError struct {
 	message      string
 }
 
-func (e *positionError) Error() string {
-	return fmt.Sprintf("line %d, column %d: %s", e.line, e.column, e.message)
+func (e *positionError) Error() string { return fmt.Sprintf("%d:%d: %s", e.line, e.column, e.message) }
+
+// decodeStrict reads TOML; whatever is wrong with it is a *positionError.
+func decodeStrict(data []byte, to any) error {
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(to)
+	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		first := &missing.Errors[0]
+		line, column := first.Position()
+		return &positionError{line, column, fmt.Sprintf("unknown key %q", dotted(first.Key()))}
+	}
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
+		line, column := decode.Position()
+		return &positionError{line, column, plainMessage(decode)}
+	}
+	return err
 }
 
 func parseConfig(data []byte) (*config, error) {
 	cfg := defaultConfig()
-	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(cfg)
-	var missing *toml.StrictMissingError
-	var decode *toml.DecodeError
-	switch {
-	case errors.As(err, &missing):
-		first := missing.Errors[0]
-		line, column := first.Position()
-		return nil, &positionError{line, column, fmt.Sprintf("unknown key %q", dotted(first.Key()))}
-	case errors.As(err, &decode):
-		line, column := decode.Position()
-		return nil, &positionError{line, column, plainMessage(decode)}
-	case err != nil:
+	if err := decodeStrict(data, cfg); err != nil {
 		return nil, err
 	}
 	cfg.fillIn()

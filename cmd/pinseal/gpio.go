@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -42,8 +43,8 @@ func (c *gpioListCmd) Run(std streams) (err error) {
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "LINE\tOFFSET\tDIRECTION\tUSED BY\tCHIP")
+	table := newTable(std.out)
+	fmt.Fprint(table, "LINE\tOFFSET\tDIRECTION\tUSED BY\tCHIP\n")
 	for _, line := range lines {
 		user := line.Consumer
 		if line.Used && user == "" {
@@ -141,8 +142,13 @@ func watch(ctx context.Context, std streams, name string, line gpio.InputLine) e
 		fmt.Fprintf(std.out, "%s %s %s\n", time.Now().Format("15:04:05.000000"), name, strings.ToLower(level.String()))
 		level, err = line.WaitEdge(ctx)
 	}
-	if ctx.Err() != nil {
+	if errors.Is(err, context.Canceled) { // a signal is how watching ends
 		return nil
 	}
 	return err
 }
+
+// newTable aligns what is written to it in columns; a table ends with Flush.
+func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)} }
+
+type table struct{ *tabwriter.Writer }

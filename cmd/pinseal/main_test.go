@@ -79,7 +79,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	path, err := lookPath(ts, program)
 	ts.Check(err)
-	cmd := exec.Command(path, args[3:]...)
+	cmd := exec.CommandContext(context.Background(), path, args[3:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), out, log
 	cmd.Env = environment(ts)
 	ts.Check(cmd.Start())
@@ -228,7 +228,7 @@ func contains(path, text string) bool {
 	if err != nil {
 		return false
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), text) {

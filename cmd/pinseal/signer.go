@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
@@ -42,7 +41,7 @@ func (c *signerAddCmd) Run(std streams) error {
 		return withHint(errors.New("that is a private key: it should never leave its machine"), "openssl pkey -in FILE -pubout gives the public one")
 	}
 	l := c.layout()
-	keys, err := newKeys(l, c.Name, data)
+	keys, err := newKeys(l, data)
 	if err != nil {
 		return err
 	}
@@ -77,7 +76,7 @@ func (c *signerAddCmd) read(in io.Reader) ([]byte, error) {
 }
 
 // newKeys parses the keys and refuses those that are trusted already, under whatever name.
-func newKeys(l layout, signer string, data []byte) ([]*signing.PublicKey, error) {
+func newKeys(l layout, data []byte) ([]*signing.PublicKey, error) {
 	keys, err := signing.ParsePublicKeys(data)
 	if err != nil {
 		return nil, withHint(err, "a PUBLIC KEY block of a P-256 or secp256k1 key, as openssl pkey -pubout writes it")
@@ -118,7 +117,7 @@ func (c *signerListCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
+	table := newTable(std.out)
 	fmt.Fprintln(table, "SIGNER\tALGORITHM\tKEY\tMAY")
 	for _, s := range keyring.Signers() {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Name, s.Key.Algorithm(), s.Key.ID(), cfg.rights(s.Name))
