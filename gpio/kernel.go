@@ -65,9 +65,9 @@ func choose(devices []*device, which string) []*device {
 		labels = headerLabels()
 	}
 	for _, label := range labels {
-		meant := func(d *device) bool { return d.label == label }
-		if i := slices.IndexFunc(devices, meant); i >= 0 {
-			return slices.DeleteFunc(slices.Clone(devices), func(d *device) bool { return !meant(d) })
+		meant := slices.DeleteFunc(slices.Clone(devices), func(d *device) bool { return d.label != label })
+		if len(meant) > 0 {
+			return meant
 		}
 	}
 	return nil
@@ -128,7 +128,7 @@ func openDevice(path string) (*device, error) {
 	var info uapiChipInfo
 	if err := ioctl(f, getChipInfo, &info); err != nil {
 		_ = f.Close() // reported is why it is of no use
-		return nil, fmt.Errorf("%w: %s is no GPIO chip: %w", ErrNoChip, path, err)
+		return nil, fmt.Errorf("%w: %s is something else: %w", ErrNoChip, path, err)
 	}
 	d := &device{file: f, name: text(info.name), label: text(info.label), lines: info.lines}
 	d.label = cmp.Or(d.label, d.name)

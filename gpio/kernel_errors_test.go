@@ -18,8 +18,8 @@ func TestOpenChipThatIsNone(t *testing.T) {
 	}
 	for _, c := range []struct{ name, which, want string }{
 		{"no such path", "/dev/gpiochip987", "there is no /dev/gpiochip987"},
-		{"not a device", file, "is no GPIO chip"},
-		{"another device", "/dev/null", "is no GPIO chip"},
+		{"not a device", file, "is something else"},
+		{"another device", "/dev/null", "is something else"},
 		{"a folder", "/dev", "/dev"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
