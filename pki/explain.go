@@ -88,6 +88,7 @@ func explainAlert(err error) (problem, hint string) {
 		{"tls: revoked certificate", "the server says that your certificate is revoked", newCertificate},
 		{"tls: bad certificate", "the server refused your certificate", "it must allow clientAuth and its common name must match [A-Za-z0-9_-]{1,64}"},
 		{"tls: unsupported certificate", "the server refused your certificate", "it must allow clientAuth"},
+		{"tls: handshake failure", "the server refused the handshake", "it may want a client certificate (--cert and --key), or TLS settings you do not have"},
 		{"tls: protocol version not supported", "the server and you have no TLS version in common", "TLS 1.3 is the default; TLS 1.2 must be allowed explicitly"},
 		{"first record does not look like a TLS handshake", "the server does not speak TLS on this port", "use the TLS port (usually 8883)"},
 	}

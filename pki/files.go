@@ -129,7 +129,7 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 
 func readFile[T any](path string, parse func([]byte) (T, error)) (T, error) {
 	var none T
-	data, err := os.ReadFile(path) //nolint:gosec // G304: which file to read is the operator's choice
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return none, unreadable(path, err)
 	}
@@ -145,13 +145,10 @@ func unreadable(path string, err error) *FileError {
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathError.Err
 	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return &FileError{path, err, "check the path; `pinseal init` and `pinseal device add` write these files"}
-	case errors.Is(err, fs.ErrPermission):
+	if errors.Is(err, fs.ErrPermission) {
 		return &FileError{path, err, "run as the user that owns the file"}
 	}
-	return &FileError{path, err, ""}
+	return &FileError{path, err, "check the path; `pinseal init` and `pinseal device add` write these files"}
 }
 
 func wrongContent(data []byte) string {

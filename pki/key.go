@@ -50,7 +50,10 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	if !ok {
 		return nil, errors.New("private key cannot sign")
 	}
-	return signer, checkPublicKey(signer.Public())
+	if err := checkPublicKey(signer.Public()); err != nil {
+		return nil, err
+	}
+	return signer, nil
 }
 
 func keyBlock(data []byte) (*pem.Block, error) {

@@ -15,14 +15,8 @@ type Server struct {
 	files      Files
 	minVersion uint16
 	now        func() time.Time
-	current    atomic.Pointer[serverState]
-}
-
-// serverState is never changed once made, so a handshake sees one consistent set.
-type serverState struct {
-	config *tls.Config
-	roots  *x509.CertPool
-	now    func() time.Time
+	// current is replaced as a whole, so a handshake sees one consistent set.
+	current atomic.Pointer[tls.Config]
 }
 
 // LoadServer reads the three files of a server. minVersion is
@@ -57,14 +51,14 @@ func (s *Server) Reload() error {
 	if err != nil {
 		return err
 	}
-	state := &serverState{roots: roots, now: notBefore(s.now, own.Leaf)}
 	config := s.base()
 	config.Certificates = []tls.Certificate{*own}
 	config.ClientCAs = roots
-	config.Time = state.now
-	config.VerifyConnection = state.check
-	state.config = config
-	s.current.Store(state)
+	config.Time = notBefore(s.now, own.Leaf)
+	// Runs beside crypto/tls's own verification, because this is the one hook
+	// that a resumed session cannot get past.
+	config.VerifyConnection = s.Check
+	s.current.Store(config)
 	return nil
 }
 
@@ -85,18 +79,14 @@ func (s *Server) base() *tls.Config {
 func (s *Server) Config() *tls.Config {
 	config := s.base()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return s.current.Load().config, nil
+		return s.current.Load(), nil
 	}
 	return config
 }
 
 // Check reports whether the peer of an established connection would still be
 // let in now: nil, or why not.
-func (s *Server) Check(cs tls.ConnectionState) error { return s.current.Load().check(cs) }
-
-// check runs on every handshake beside crypto/tls's own verification, because
-// VerifyConnection is the one hook that a resumed session cannot get past.
-func (s *serverState) check(cs tls.ConnectionState) error {
+func (s *Server) Check(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("client sent no certificate")
 	}
@@ -105,10 +95,11 @@ func (s *serverState) check(cs tls.ConnectionState) error {
 	if err != nil {
 		return err
 	}
+	config := s.current.Load()
 	options := x509.VerifyOptions{
-		Roots:         s.roots,
+		Roots:         config.ClientCAs,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   s.now(),
+		CurrentTime:   config.Time(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	for _, cert := range cs.PeerCertificates[1:] {

@@ -1,0 +1,60 @@
+package pki_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pinseal/pki"
+)
+
+// A key that was parsed is written and parsed again as the same key.
+func FuzzParseKey(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		key, err := pki.ParseKey(data)
+		if err != nil {
+			if key != nil {
+				t.Fatal("a key beside the error")
+			}
+			return
+		}
+		written, err := pki.MarshalKey(key)
+		if err != nil {
+			t.Fatalf("parsed, but cannot be written: %v", err)
+		}
+		again, err := pki.ParseKey(written)
+		if err != nil {
+			t.Fatalf("written, but cannot be parsed: %v", err)
+		}
+		if same, ok := key.(interface{ Equal(x any) bool }); ok && !same.Equal(again) {
+			t.Fatal("key changed")
+		}
+	})
+}
+
+// Every certificate that was parsed has either an identity that is a valid
+// name or none, and nothing panics on the way.
+func FuzzParseCertificates(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		certs, err := pki.ParseCertificates(data)
+		if (err == nil) != (len(certs) > 0) {
+			t.Fatalf("%d certificates, error %v", len(certs), err)
+		}
+		for _, cert := range certs {
+			if name, err := pki.Identity(cert); err == nil && !pki.ValidName(name) {
+				t.Fatalf("identity %q", name)
+			}
+		}
+	})
+}
+
+// Without seeds a fuzz target silently tests nothing in an ordinary run.
+func TestFuzzTargetsHaveSeeds(t *testing.T) {
+	t.Parallel()
+	for target, atLeast := range map[string]int{"FuzzParseKey": 8, "FuzzParseCertificates": 6} {
+		seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", target))
+		if err != nil || len(seeds) < atLeast {
+			t.Errorf("%s has %d seeds, want at least %d (%v)", target, len(seeds), atLeast, err)
+		}
+	}
+}
