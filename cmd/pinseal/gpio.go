@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"pinseal/gpio"
@@ -44,15 +43,15 @@ func (c *gpioListCmd) Run(std streams) (err error) {
 		return err
 	}
 	table := newTable(std.out)
-	fmt.Fprint(table, "LINE\tOFFSET\tDIRECTION\tUSED BY\tCHIP\n")
+	table.row("LINE", "OFFSET", "DIRECTION", "USED BY", "CHIP")
 	for _, line := range lines {
 		user := line.Consumer
 		if line.Used && user == "" {
 			user = "somebody"
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\n", orDefault(line.Name, "-"), line.Offset, line.Direction, orDefault(user, "-"), line.Chip)
+		table.row(line.Name, strconv.Itoa(line.Offset), string(line.Direction), user, line.Chip)
 	}
-	return table.Flush()
+	return table.flush()
 }
 
 type gpioSetCmd struct {
@@ -147,8 +146,3 @@ func watch(ctx context.Context, std streams, name string, line gpio.InputLine) e
 	}
 	return err
 }
-
-// newTable aligns what is written to it in columns; a table ends with Flush.
-func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)} }
-
-type table struct{ *tabwriter.Writer }

@@ -118,11 +118,11 @@ func (c *signerListCmd) Run(std streams) error {
 		return err
 	}
 	table := newTable(std.out)
-	fmt.Fprintln(table, "SIGNER\tALGORITHM\tKEY\tMAY")
+	table.row("SIGNER", "ALGORITHM", "KEY", "MAY")
 	for _, s := range keyring.Signers() {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Name, s.Key.Algorithm(), s.Key.ID(), cfg.rights(s.Name))
+		table.row(s.Name, string(s.Key.Algorithm()), s.Key.ID(), cfg.rights(s.Name))
 	}
-	return table.Flush()
+	return table.flush()
 }
 
 // rights is what a signer may command, in one line.
@@ -137,7 +137,7 @@ func (c *config) rights(signer string) string {
 		}
 		text += fmt.Sprintf("%s %v", p.Output, p.Actions)
 	}
-	return orDefault(text, "-")
+	return text
 }
 
 type signerShowCmd struct {
