@@ -12,24 +12,24 @@ import (
 
 // parse reads the second part. The zero value of each required claim is
 // outside the format or, for seq and iat, told by a flag.
-func (c *claims) parse(b []byte) error {
+func (c *claims) parse(d *jsontext.Decoder, b []byte) error {
 	hasSequence, hasIssuedAt := false, false
-	err := eachMember(b, "claims", func(d *jsontext.Decoder, name string) (err error) {
-		switch name {
+	err := eachMember(d, b, "claims", func(name []byte) (err error) {
+		switch string(name) {
 		case "aud":
-			if c.topic, err = readString(d, name); err == nil && !ValidTopic(c.topic) {
+			if c.topic, err = readString(d, "aud"); err == nil && !ValidTopic(c.topic) {
 				return malformed("aud is not a topic name of 1 to 256 bytes without wildcards")
 			}
 		case "iat":
 			hasIssuedAt = true
-			c.issuedAt, err = readTime(d, name)
+			c.issuedAt, err = readTime(d, "iat")
 		case "exp":
-			c.expires, err = readTime(d, name)
+			c.expires, err = readTime(d, "exp")
 		case "seq":
 			hasSequence = true
 			c.sequence, err = readSequence(d)
 		case "nonce":
-			if c.nonce, err = readString(d, name); err == nil && (c.nonce == "" || len(c.nonce) > maxNonceBytes) {
+			if c.nonce, err = readString(d, "nonce"); err == nil && (c.nonce == "" || len(c.nonce) > maxNonceBytes) {
 				return malformed("nonce is not 1 to %d bytes", maxNonceBytes)
 			}
 		case "msg":
@@ -50,24 +50,27 @@ func (c *claims) parse(b []byte) error {
 	return nil
 }
 
-// eachMember reads b as one JSON object and nothing else, calling read for each
-// member with the decoder standing before the value. jsontext refuses invalid
+// eachMember reads b as one JSON object and nothing else, calling read with each
+// name and the decoder standing before the value. jsontext refuses invalid
 // UTF-8, lone surrogates and duplicate names (RFC 7493), also inside values and
-// whatever their escapes.
-func eachMember(b []byte, part string, read func(d *jsontext.Decoder, name string) error) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(b))
-	if token, err := d.ReadToken(); err != nil || token.Kind() != '{' {
+// whatever their escapes. Raw values rather than tokens: tokens allocate.
+func eachMember(d *jsontext.Decoder, b []byte, part string, read func(name []byte) error) error {
+	d.Reset(bytes.NewBuffer(b))
+	if d.PeekKind() != '{' {
 		return malformed("the %s part is not a JSON object", part)
 	}
-	for {
-		token, err := d.ReadToken()
+	if _, err := d.ReadToken(); err != nil {
+		return notJSON(part, err)
+	}
+	for d.PeekKind() == '"' {
+		quoted, err := d.ReadValue()
 		if err != nil {
 			return notJSON(part, err)
 		}
-		if token.Kind() == '}' {
-			break
+		name, err := unquote(quoted)
+		if err == nil {
+			err = read(name)
 		}
-		err = read(d, token.String())
 		if _, refused := errors.AsType[*RefusedError](err); err != nil && !refused {
 			return notJSON(part, err)
 		}
@@ -75,10 +78,22 @@ func eachMember(b []byte, part string, read func(d *jsontext.Decoder, name strin
 			return err
 		}
 	}
+	if _, err := d.ReadToken(); err != nil { // the closing brace, nothing else
+		return notJSON(part, err)
+	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return malformed("bytes follow the %s", part)
 	}
 	return nil
+}
+
+// unquote returns the content of a valid JSON string, without a copy where it
+// has no escapes.
+func unquote(quoted []byte) ([]byte, error) {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1], nil
+	}
+	return jsontext.AppendUnquote(nil, quoted)
 }
 
 // notJSON leaves out the decoder's own words: they quote the input.
@@ -90,14 +105,15 @@ func notJSON(part string, err error) error {
 }
 
 func readString(d *jsontext.Decoder, name string) (string, error) {
-	token, err := d.ReadToken()
+	value, err := d.ReadValue()
 	if err != nil {
 		return "", err
 	}
-	if token.Kind() != '"' {
+	if value.Kind() != '"' {
 		return "", malformed("%s is not a string", name)
 	}
-	return token.String(), nil
+	content, err := unquote(value)
+	return string(content), err
 }
 
 // readTime reads a NumericDate (RFC 7519 section 2), narrowed to digits with at

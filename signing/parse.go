@@ -62,30 +62,36 @@ func Parse(raw []byte) (*Sealed, error) {
 	if !ok || bytes.IndexByte(header, '.') >= 0 {
 		return nil, malformed("not three parts with dots between")
 	}
-	s := &Sealed{signed: signed}
-	// One buffer for both parts.
-	buf := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(signed)))
-	buf, err := appendBase64(buf, header)
-	if err != nil {
-		return nil, malformed("the header is not base64url")
-	}
-	if err := s.parseHeader(buf); err != nil {
-		return nil, err
-	}
-	buf, err = appendBase64(buf[len(buf):], payload)
-	if err != nil {
-		return nil, malformed("the claims are not base64url")
-	}
-	if err := s.claims.parse(buf); err != nil {
-		return nil, err
-	}
 	if len(signature) != signatureChars {
 		return nil, malformed("the signature is not 64 bytes")
 	}
+	s := &Sealed{signed: signed}
 	if _, err := appendBase64(s.signature[:0], signature); err != nil {
 		return nil, malformed("the signature is not base64url")
 	}
+	if err := s.parseParts(header, payload); err != nil {
+		return nil, err
+	}
 	return s, nil
+}
+
+// parseParts decodes both parts into one buffer and reads them with one
+// decoder.
+func (s *Sealed) parseParts(header, payload []byte) error {
+	buf := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(header)+len(payload)))
+	buf, err := appendBase64(buf, header)
+	if err != nil {
+		return malformed("the header is not base64url")
+	}
+	d := new(jsontext.Decoder)
+	if err := s.parseHeader(d, buf); err != nil {
+		return err
+	}
+	buf, err = appendBase64(buf[len(buf):], payload)
+	if err != nil {
+		return malformed("the claims are not base64url")
+	}
+	return s.claims.parse(d, buf)
 }
 
 func cutLast(b []byte) (before, after []byte, ok bool) {
@@ -112,24 +118,24 @@ func malformed(format string, args ...any) error {
 
 // parseHeader reads the first part: exactly alg, kid and typ. RFC 7515 lets a
 // header say much more, and much of that has been used for attacks.
-func (s *Sealed) parseHeader(b []byte) error {
+func (s *Sealed) parseHeader(d *jsontext.Decoder, b []byte) error {
 	typed := false
-	err := eachMember(b, "header", func(d *jsontext.Decoder, name string) error {
-		switch name {
+	err := eachMember(d, b, "header", func(name []byte) error {
+		switch string(name) {
 		case "alg":
-			alg, err := readString(d, name)
+			alg, err := readString(d, "alg")
 			if s.algorithm = Algorithm(alg); err == nil && s.algorithm != ES256 && s.algorithm != ES256K {
 				return malformed("alg is neither ES256 nor ES256K")
 			}
 			return err
 		case "kid":
 			var err error
-			if s.kid, err = readString(d, name); err == nil && !validKID(s.kid) {
+			if s.kid, err = readString(d, "kid"); err == nil && !validKID(s.kid) {
 				return malformed("kid is not 43 base64url characters")
 			}
 			return err
 		case "typ":
-			typ, err := readString(d, name)
+			typ, err := readString(d, "typ")
 			if typed = typ == headerType; err == nil && !typed {
 				return malformed("typ is not " + headerType)
 			}

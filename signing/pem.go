@@ -101,7 +101,7 @@ func parseSEC1(der []byte, alg Algorithm) (*PrivateKey, error) {
 	if err != nil || info.Point.BitLength == 0 {
 		return key, err
 	}
-	public, err := newPublicKey(alg, info.Point.Bytes)
+	public, err := parsePoint(alg, info.Point)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,14 @@ func parseSPKI(der []byte) (*PublicKey, error) {
 	if again, err := asn1.Marshal(info); err != nil || !bytes.Equal(again, der) {
 		return nil, errors.New("the key is not a SubjectPublicKeyInfo structure in DER")
 	}
-	return newPublicKey(alg, info.Point.Bytes)
+	return parsePoint(alg, info.Point)
+}
+
+func parsePoint(alg Algorithm, point asn1.BitString) (*PublicKey, error) {
+	if point.BitLength != 8*len(point.Bytes) {
+		return nil, errors.New("the public point is not whole bytes")
+	}
+	return newPublicKey(alg, point.Bytes)
 }
 
 func (a algorithmIdentifier) curve() (Algorithm, error) {
