@@ -62,11 +62,18 @@ func (l *kernelLine) In(pull Pull, edge gpio.Edge) error {
 	if err != nil {
 		return err
 	}
+	if l.file != nil && l.edge != gpio.NoEdge {
+		// The kernel changes the bias before it stops looking for edges, and hands them over a moment later: once it has
+		// stopped, all of them are there to be thrown away.
+		if err := l.configure(uapiLineConfig{flags: flags &^ (flagEdgeRising | flagEdgeFalling)}); err != nil {
+			return err
+		}
+	}
 	if err := l.configure(uapiLineConfig{flags: flags}); err != nil {
 		return err
 	}
 	l.output, l.pull, l.edge = false, pull, edge
-	// Edges of another life, and the one that the change of the bias itself makes.
+	// Edges of another life, and the one that the change of the bias itself made.
 	for range eventBuffer {
 		if _, err := l.readEvent(); err != nil {
 			break // EAGAIN: there are no more
