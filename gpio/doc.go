@@ -19,7 +19,7 @@
 // The lines implement periph's gpio.PinIO, so periph's device drivers can use them, but periph's own gpioioctl driver
 // is not used: its first Out(High) drives low first, its Read turns an output into an input, it loses the error number,
 // reports consumers as they were at start, and where /dev holds a second name of a chip (a Raspberry Pi 5 does) its
-// initialisation closes file descriptor 0. The character device's ABI v2 is five ioctls; they are in uapi.go.
+// initialisation closes file descriptor 0. The character device's ABI v2 is six ioctls; they are in uapi.go.
 //
 // # What it does not do
 //
