@@ -171,7 +171,7 @@ func readFloor(path string) (time.Time, error) {
 	if path == "" {
 		return time.Time{}, nil
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // the path is configuration
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -46,6 +47,9 @@ func (s *Store) run() {
 	for {
 		select {
 		case <-s.wake:
+			// Those whom the last commit has just released get to put their next
+			// decision into this one: twice the commands a second where many wait.
+			runtime.Gosched()
 			s.commit()
 		case <-flush.C:
 			s.startFlush()

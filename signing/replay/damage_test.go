@@ -37,10 +37,10 @@ func writeFile(t *testing.T, data []byte) string {
 }
 
 // filled returns the bytes of a database with some of everything.
-func filled(t *testing.T) []byte {
-	t.Helper()
-	p := path(t)
-	s := open(t, p, replay.Options{Since: time.Unix(1700000000, 0)})
+func filled(tb testing.TB) []byte {
+	tb.Helper()
+	p := path(tb)
+	s := open(tb, p, replay.Options{Since: time.Unix(1700000000, 0)})
 	for i := range uint64(40) {
 		for topic := range 6 {
 			s.Telemetry("kid", fmt.Sprint("telemetry/x/", topic), i, digest("t"))
@@ -48,10 +48,10 @@ func filled(t *testing.T) []byte {
 		s.Command("kid", fmt.Sprint("out", i), i, digest("c"))
 		s.Legacy("kid", 1700000000, digest(fmt.Sprint(i)))
 	}
-	closeStore(t, s)
+	closeStore(tb, s)
 	data, err := os.ReadFile(p)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return data
 }
@@ -142,6 +142,12 @@ func TestForeignFileIsRefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { checkRefused(t, tt.data, replay.ErrDamaged) })
 	}
+	t.Run("a change that leaves it good", func(t *testing.T) {
+		p := writeFile(t, mine(put("commands", "\x00\x01kled", make([]byte, 40))))
+		if o, _ := open(t, p, replay.Options{}).Command("k", "led", 0, [32]byte{}); o != replay.Duplicate {
+			t.Errorf("the record that was put in: %v", o)
+		}
+	})
 }
 
 // rewritten applies a change to a database with our own options, and makes the
@@ -200,8 +206,25 @@ func TestUnknownVersionIsRefused(t *testing.T) {
 	}
 }
 
-// A flipped bit may go unnoticed where nothing is stored; it must never end the
-// process nor change what is remembered.
+// tryDamaged opens damaged bytes: that must never end the process, and where it
+// is not refused, what is remembered must be all there. It reports a refusal.
+func tryDamaged(t *testing.T, damaged []byte, at int) (refused bool) {
+	t.Helper()
+	p := writeFile(t, damaged)
+	s, err := replay.Open(p, replay.Options{FlushEvery: time.Hour})
+	if err != nil {
+		if !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "\n") {
+			t.Fatalf("byte %d: not one line that names the file: %q", at, err)
+		}
+		return true
+	}
+	defer func() { _ = s.Close() }()
+	if at >= 2*4096 { // a damaged meta page looks like a commit that a power cut tore: bbolt goes one back
+		checkFilled(t, s, at)
+	}
+	return false
+}
+
 func TestFlippedBits(t *testing.T) {
 	data := filled(t)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -213,24 +236,29 @@ func TestFlippedBits(t *testing.T) {
 		}
 		damaged := bytes.Clone(data)
 		damaged[at] ^= 1 << r.IntN(8)
-		p := writeFile(t, damaged)
-		s, err := replay.Open(p, replay.Options{FlushEvery: time.Hour})
-		if err != nil {
+		if tryDamaged(t, damaged, at) {
 			refused++
-			if !strings.Contains(err.Error(), p) || strings.Contains(err.Error(), "\n") {
-				t.Fatalf("byte %d: not one line that names the file: %q", at, err)
-			}
-			continue
 		}
-		if at >= 2*4096 { // a damaged meta page looks like a commit that a power cut tore: bbolt goes one back
-			checkFilled(t, s, at)
-		}
-		_ = s.Close()
-		_ = os.RemoveAll(filepath.Dir(p))
 	}
 	if refused == 0 {
 		t.Error("no damage was noticed")
 	}
+}
+
+// FuzzDamage writes over a part of a good file. Its seeds are made by it.
+func FuzzDamage(f *testing.F) {
+	data := filled(f)
+	for page := range len(data) / 4096 {
+		f.Add(uint32(page*4096), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0})
+		f.Add(uint32(page*4096+16), []byte{1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff})
+		f.Add(uint32(page*4096+24), make([]byte, 64))
+	}
+	f.Fuzz(func(t *testing.T, at uint32, over []byte) {
+		damaged := bytes.Clone(data)
+		i := int(at % uint32(len(data)))
+		copy(damaged[i:], over)
+		tryDamaged(t, damaged, i)
+	})
 }
 
 func checkFilled(t *testing.T, s *replay.Store, at int) {
