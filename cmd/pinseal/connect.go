@@ -20,7 +20,7 @@ import (
 // connectFlags say which broker to reach and who one is; a bundle answers all of it.
 // The short ones are those of mosquitto_pub and mosquitto_sub.
 type connectFlags struct {
-	Bundle   string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Bundle   string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" placeholder:"FOLDER"`
 	Host     string `short:"h" help:"Host of the broker." placeholder:"HOST"`
 	Port     uint16 `short:"p" help:"Port of the broker." placeholder:"PORT"`
 	ID       string `short:"i" help:"MQTT client id; default: a random one." placeholder:"ID"`
@@ -156,6 +156,9 @@ func dialTLS(address string, cfg *tls.Config) func(context.Context) (net.Conn, e
 func (c *client) explain(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return withCode(exitNoAnswer, withHint(fmt.Errorf("no answer from %s: %w", c.Host, err), "is the node running, and is the port open? pinseal run prints its address"))
+	}
+	if errors.Is(err, mqtt.ErrSubscriptionRefused) {
+		return withHint(err, "the [[acl]] blocks in the node's pinseal.toml say who may subscribe to what")
 	}
 	if problem, hint := pki.Explain(err); hint != "" {
 		return withHint(fmt.Errorf("connecting to %s: %s", c.Host, problem), "%s", hint)

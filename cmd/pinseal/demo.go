@@ -225,7 +225,7 @@ func (d *demo) stay(ctx context.Context) error {
 	b := bundle{dir: dir}
 	fmt.Fprintf(d.std.out, "\nThe node stays up. In a second terminal:\n\n")
 	fmt.Fprintf(d.std.out, "  %s pub --bundle %s -t %s -m toggle\n\n", program, dir, demoTopic)
-	fmt.Fprintf(d.std.out, "  %s sub --bundle %s -v -t '#'\n\n", program, dir)
+	fmt.Fprintf(d.std.out, "  %s sub --bundle %s -v -t %s -t 'pinseal/%s/#'\n\n", program, dir, demoTopic, demoNode)
 	fmt.Fprintf(d.std.out, "  mosquitto_pub -h 127.0.0.1 -p %d --cafile %s --cert %s --key %s -t %s -m \"$(%s seal --bundle %s -t %s on)\"\n\n",
 		d.port, b.caCert(), b.clientCert(), b.clientKey(), demoTopic, program, dir, demoTopic)
 	fmt.Fprintf(d.std.out, "Ctrl-C ends it and removes its keys.\n\n")

@@ -28,6 +28,11 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// The distribution's python3 has the distribution's libraries; another may come first on the PATH.
 			env.Setenv("PYTHON", "/usr/bin/python3")
+			repo, err := filepath.Abs("../..") // for the examples of docs/
+			if err != nil {
+				return err
+			}
+			env.Setenv("REPO", repo)
 			env.Values[daemonsKey] = map[string]*daemon{}
 			env.Defer(func() { stopAll(env) })
 			return nil

@@ -42,17 +42,12 @@ type node struct {
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
-func newNode(l layout, cfg *config, log *slog.Logger) (n *node, err error) {
-	n = &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.close())
-		}
-	}()
+func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
+	n := &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
 	steps := []func() error{n.openControl, n.openClock, n.openOutputs, n.openReplay, n.openListeners, n.openBroker, n.openAgent}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return nil, err
+			return nil, errors.Join(err, n.close())
 		}
 	}
 	return n, nil

@@ -12,7 +12,7 @@ import (
 )
 
 type sealCmd struct {
-	Bundle  string  `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Bundle  string  `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" placeholder:"FOLDER"`
 	Key     string  `help:"Private signing key." type:"existingfile" placeholder:"FILE"`
 	Topic   string  `short:"t" required:"" help:"Topic it is for." placeholder:"TOPIC"`
 	Seq     *uint64 `help:"Sequence number; default: the next of this key." placeholder:"N"`
@@ -104,7 +104,7 @@ func parseTime(text string) (time.Time, error) {
 }
 
 type openCmd struct {
-	Bundle  string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" type:"existingdir" placeholder:"FOLDER"`
+	Bundle  string `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" placeholder:"FOLDER"`
 	Signers string `help:"Folder of public signing keys." type:"existingdir" xor:"keys" placeholder:"FOLDER"`
 	Key     string `help:"One public signing key." type:"existingfile" xor:"keys" placeholder:"FILE"`
 	Topic   string `short:"t" help:"Topic it arrived on; default: any." placeholder:"TOPIC"`
