@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -73,6 +74,7 @@ func (b *Broker) serve(c *conn) {
 		_ = c.Close() // at most the second time
 		<-c.out.finished
 	}()
+	defer b.recovered(c)
 	if err := c.raw.SetDeadline(time.Now().Add(b.limits.ConnectTimeout)); err != nil {
 		return // closed already
 	}
@@ -82,23 +84,21 @@ func (b *Broker) serve(c *conn) {
 	}
 	c.in = frame.NewReader(c.Conn, b.frameLimits())
 	defer b.release(c)
-	b.establish(c)
-}
-
-// establish runs mochi's side of the connection. A panic in it ends the connection and nothing else.
-func (b *Broker) establish(c *conn) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.end(ReasonPanic, fmt.Sprint(p))
-			b.log.Error("recovered from a panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		}
-	}()
 	name := ""
 	if c.listener != nil {
 		name = c.listener.Name
 	}
 	// Its error says what the hook and the reader have noted already.
 	_ = b.server.EstablishConnection(name, c)
+}
+
+// recovered keeps a panic from ending more than the connection.
+func (b *Broker) recovered(c *conn) {
+	if p := recover(); p != nil {
+		c.end(ReasonPanic, fmt.Sprint(p))
+		b.log.LogAttrs(context.Background(), slog.LevelError, "recovered from a panic",
+			slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	}
 }
 
 // handshake finds out who the client is. The connection made by Dial is the node itself.

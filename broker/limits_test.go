@@ -1,0 +1,389 @@
+package broker_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"pinseal/broker"
+)
+
+// dialTCP connects and says nothing.
+func (s *site) dialTCP(t testing.TB) net.Conn {
+	t.Helper()
+	c := must((&net.Dialer{}).DialContext(t.Context(), "tcp", s.addr))(t)
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// clientHello is the first flight of a TLS handshake.
+func (s *site) clientHello(t testing.TB) []byte {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close() //nolint:errcheck // a pipe
+	config := s.clientTLS(t, "alice").Clone()
+	config.ServerName = "localhost"
+	go func() { _ = tls.Client(far, config).HandshakeContext(t.Context()) }()
+	b := make([]byte, 4096)
+	n := must(near.Read(b))(t)
+	return b[:n]
+}
+
+func TestConnectTimeout(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Limits.ConnectTimeout = 300 * time.Millisecond })
+	silent, half := s.dialTCP(t), s.dialTCP(t)
+	if _, err := half.Write(s.clientHello(t)); err != nil {
+		t.Fatal(err)
+	}
+	quiet, slow := s.dialRaw(t, "alice"), s.dialRaw(t, "alice")
+	go func() {
+		for _, b := range connect311("id") {
+			if _, err := slow.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond) // is the attack, waits for nothing
+		}
+	}()
+	for _, c := range []net.Conn{silent, half, quiet, slow} {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("connection stayed open: %v", err)
+		}
+	}
+	eventually(t, "all gone", func() bool { st := s.Stats(); return st.Connections == 0 && st.Pending == 0 })
+}
+
+func TestConnectionsAreCapped(t *testing.T) {
+	for name, change := range map[string]func(*broker.Limits){
+		"in all":      func(l *broker.Limits) { l.MaxConnections = 2 },
+		"per address": func(l *broker.Limits) { l.MaxConnectionsPerAddress = 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(c *broker.Config) { change(&c.Limits) })
+			first := s.connect(t, "alice", "1")
+			s.connect(t, "alice", "2")
+			if _, err := s.tryConnect(t, "alice", "3", nil); err == nil {
+				t.Error("the third connection was accepted")
+			}
+			if n := s.Stats().ByReason[broker.ReasonTooManyConnections]; n == 0 {
+				t.Error("not counted")
+			}
+			first.Disconnect(0)
+			eventually(t, "room again", func() bool {
+				_, err := s.tryConnect(t, "alice", "3", nil)
+				return err == nil
+			})
+			s.dial(t, "agent") // the node is not kept out
+		})
+	}
+}
+
+func TestSilentConnectionsLockNobodyOut(t *testing.T) {
+	for name, change := range map[string]func(*broker.Limits){
+		"in all":      func(l *broker.Limits) { l.MaxPending = 3 },
+		"per address": func(l *broker.Limits) { l.MaxPendingPerAddress = 3 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(c *broker.Config) { change(&c.Limits) })
+			for range 20 {
+				s.dialTCP(t)
+			}
+			s.connect(t, "alice", "").publish(t, "x", "y", 1)
+			if st := s.Stats(); st.Pending > 3 || st.ByReason[broker.ReasonDisplaced] < 17 {
+				t.Errorf("%d pending, %d displaced", st.Pending, st.ByReason[broker.ReasonDisplaced])
+			}
+		})
+	}
+}
+
+func TestPacketTooLarge(t *testing.T) {
+	s := start(t, nil)
+	limit := broker.DefaultLimits().MaxPacketBytes
+	c := s.dialRaw(t, "alice")
+	c.send(t, connect5("id"))
+	if ack := c.read(t); !bytes.Contains(ack, []byte{0x27, 0, 2, 0, 0}) {
+		t.Errorf("CONNACK % x does not tell the maximum packet size", ack)
+	}
+	largest := packet(0x32, str("x"), []byte{0, 7, 0}, make([]byte, limit-10))
+	if len(largest) != limit {
+		t.Fatalf("made %d bytes", len(largest))
+	}
+	c.send(t, largest)
+	if ack := c.read(t); ack[0] != 0x40 {
+		t.Errorf("received % x, want PUBACK", ack)
+	}
+	c.send(t, []byte{0x30, 0xff, 0xff, 0xff, 0x7f}) // announces 256 MB
+	if bye := c.read(t); bye[0] != 0xe0 || bye[2] != 0x95 {
+		t.Errorf("received % x, want DISCONNECT 0x95", bye)
+	}
+	c.wantClosed(t)
+
+	early := s.dialRaw(t, "alice")
+	early.send(t, []byte{0x10, 0xff, 0xff, 0xff, 0x7f})
+	early.wantClosed(t)
+	if n := s.Stats().ByReason[broker.ReasonTooLarge]; n != 2 {
+		t.Errorf("%d counted, want 2", n)
+	}
+}
+
+func TestMalformedPacketsEndOneConnection(t *testing.T) {
+	s := start(t, nil)
+	bystander := s.connect(t, "bob", "")
+	for _, tc := range []struct {
+		name  string
+		bytes []byte
+		code  byte
+	}{
+		{"SUBSCRIBE without options, which kills bare mochi", []byte{0x82, 6, 0, 1, 0, 0, 1, 'a'}, 0x81},
+		{"topic alias, of which the ACL would see an empty topic", []byte{0x30, 6, 0, 0, 3, 0x23, 0, 1}, 0x94},
+		{"deep filter, which takes bare mochi seconds", packet(0x82, []byte{0, 1, 0}, str(string(bytes.Repeat([]byte{'/'}, 400))), []byte{0}), 0x8f},
+		{"filter a+/b", packet(0x82, []byte{0, 1, 0}, str("a+/b"), []byte{0}), 0x8f},
+		{"second CONNECT", connect5("id"), 0x82},
+	} {
+		c := s.dialRaw(t, "alice")
+		c.send(t, connect5("id"))
+		c.read(t)
+		c.send(t, tc.bytes)
+		if bye := c.read(t); bye[0] != 0xe0 || bye[2] != tc.code {
+			t.Errorf("%s: received % x, want DISCONNECT %#x", tc.name, bye, tc.code)
+		}
+		c.wantClosed(t)
+		bystander.publish(t, "x", "still here", 1)
+	}
+	if n := s.Stats().ByReason[broker.ReasonMalformed]; n != 5 {
+		t.Errorf("%d counted, want 5", n)
+	}
+}
+
+func TestSubscriptionsAreLimited(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Limits.MaxSubscriptions = 2 })
+	c := s.dialRaw(t, "alice")
+	c.send(t, connect5("id"), packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0}, str("b"), []byte{0}, str("c"), []byte{0}))
+	c.read(t)
+	if ack := c.read(t); !bytes.HasSuffix(ack, []byte{0, 0, 0x97}) {
+		t.Errorf("SUBACK % x, want the third refused with 0x97", ack)
+	}
+	c.send(t, packet(0x82, []byte{0, 2, 0}, str("a"), []byte{1}))
+	if ack := c.read(t); !bytes.HasSuffix(ack, []byte{1}) {
+		t.Errorf("SUBACK % x, want the same filter again granted", ack)
+	}
+	if n := s.Stats().Subscriptions; n != 2 {
+		t.Errorf("%d subscriptions", n)
+	}
+}
+
+// mochi stalls for good when a client's receive maximum is used up.
+func TestReceiveMaximum(t *testing.T) {
+	s := start(t, nil)
+	bob := s.connect(t, "bob", "")
+	c := s.dialRaw(t, "alice")
+	c.send(t, connect5("id", 0x21, 0, 2), packet(0x82, []byte{0, 1, 0}, str("x"), []byte{1}))
+	c.read(t)
+	c.read(t)
+	for range 50 {
+		bob.publish(t, "x", "m", 1)
+	}
+	first, second := c.read(t), c.read(t)
+	c.send(t, []byte{0xc0, 0})
+	if m := c.read(t); m[0] != 0xd0 {
+		t.Errorf("received % x with two messages unacknowledged, want the answer to PINGREQ", m)
+	}
+	for _, m := range [][]byte{first, second} {
+		c.send(t, packet(0x40, m[5:7]))
+	}
+	for n := range 48 {
+		m := c.read(t)
+		if m[0]&0xf0 != 0x30 {
+			t.Fatalf("message %d: received % x", n, m)
+		}
+		c.send(t, packet(0x40, m[5:7]))
+	}
+}
+
+// mochi replaces topics by aliases that a dropped message never introduced.
+func TestTopicsAreSentInFull(t *testing.T) {
+	s := start(t, nil)
+	bob := s.connect(t, "bob", "")
+	c := s.dialRaw(t, "alice")
+	c.send(t, connect5("id", 0x22, 0, 9), packet(0x82, []byte{0, 1, 0}, str("x"), []byte{0}))
+	c.read(t)
+	c.read(t)
+	for range 2 {
+		bob.publish(t, "x", "m", 1)
+		if m := c.read(t); !bytes.Equal(m, []byte{0x30, 5, 0, 1, 'x', 0, 'm'}) {
+			t.Errorf("received % x", m)
+		}
+	}
+}
+
+func TestStoredMessagesAreLimited(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*broker.Limits)
+		most   int
+	}{
+		{"messages", func(l *broker.Limits) { l.MaxInflight = 5 }, 5},
+		{"bytes", func(l *broker.Limits) { l.MaxInflightBytes = 5000 }, 6},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := start(t, func(c *broker.Config) { tc.change(&c.Limits) })
+			c := s.dialRaw(t, "alice")
+			c.send(t, persistent311("id"), packet(0x82, []byte{0, 1}, str("x"), []byte{1}))
+			c.read(t)
+			c.read(t)
+			_ = c.Close()
+			eventually(t, "gone", func() bool { return s.Stats().Connections == 0 })
+			bob := s.connect(t, "bob", "")
+			for range 20 {
+				bob.publish(t, "x", string(make([]byte, 1000)), 1)
+			}
+			c = s.dialRaw(t, "alice")
+			c.send(t, persistent311("id"), []byte{0xc0, 0})
+			c.read(t)
+			got := 0
+			for c.read(t)[0] != 0xd0 {
+				got++
+			}
+			if got == 0 || got > tc.most {
+				t.Errorf("%d messages were stored, want at most %d", got, tc.most)
+			}
+		})
+	}
+}
+
+// A subscriber that does not read must hold up neither its publisher nor others, and goes.
+func TestSlowReader(t *testing.T) {
+	for qos := range byte(2) {
+		s := start(t, func(c *broker.Config) {
+			c.Limits.WriteTimeout = 500 * time.Millisecond
+			c.Limits.MaxQueuedBytes = 64 << 10
+		})
+		slow := s.dialRaw(t, "alice")
+		slow.send(t, connect311("slow"), packet(0x82, []byte{0, 1}, str("x"), []byte{qos}))
+		slow.read(t)
+		slow.read(t)
+		bob, carol := s.connect(t, "bob", ""), s.connect(t, "carol", "")
+		carol.subscribe(t, "beat", 1)
+		payload := string(make([]byte, 32<<10))
+		longest := time.Duration(0)
+		for s.Stats().ByReason[broker.ReasonSlow] == 0 {
+			before := time.Now()
+			bob.publish(t, "x", payload, 1)
+			bob.publish(t, "beat", "b", 1)
+			carol.want(t, "beat", "b")
+			longest = max(longest, time.Since(before))
+		}
+		if longest > 400*time.Millisecond {
+			t.Errorf("QoS %d: a publish took %v", qos, longest)
+		}
+		eventually(t, "gone", func() bool { return s.Stats().Connections == 2 })
+	}
+}
+
+// flaky fails to accept as a process does that has run out of file descriptors.
+type flaky struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.failures.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
+	}
+	return f.Listener.Accept()
+}
+
+func TestAcceptIsTriedAgain(t *testing.T) {
+	s := start(t, func(c *broker.Config) {
+		f := &flaky{Listener: c.Listeners[0].Net}
+		f.failures.Store(5)
+		c.Listeners[0].Net = f
+	})
+	s.connect(t, "alice", "").publish(t, "x", "y", 1)
+}
+
+// panicking conns stand for a defect in what handles a connection.
+type panicking struct{ net.Listener }
+
+type panickingConn struct {
+	net.Conn
+	reads int
+	after int
+}
+
+func (c *panickingConn) Read(p []byte) (int, error) {
+	if c.reads++; c.reads > c.after {
+		panic("defect")
+	}
+	return c.Conn.Read(p)
+}
+
+func (p *panicking) Accept() (net.Conn, error) {
+	c, err := p.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &panickingConn{Conn: c, after: 8}, nil
+}
+
+func TestPanicEndsOneConnection(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Listeners[0].Net = &panicking{c.Listeners[0].Net} })
+	agent := s.dial(t, "agent")
+	c := s.dialRaw(t, "alice")
+	c.send(t, persistent311("id"))
+	for s.Stats().ByReason[broker.ReasonPanic] == 0 {
+		if _, err := c.Write([]byte{0xc0, 0}); err != nil {
+			break
+		}
+	}
+	c.wantClosed(t)
+	agent.publish(t, "x", "y", 1)
+	eventually(t, "gone", func() bool { st := s.Stats(); return st.Connections == 0 && st.ByReason[broker.ReasonPanic] == 1 })
+}
+
+func TestListenerClosedByOthers(t *testing.T) {
+	l := must((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))(t)
+	b := must(broker.New(broker.Config{
+		Node: node, Policy: everything(), Listeners: []broker.Listener{{Name: "test", Net: l, TLS: &tls.Config{MinVersion: tls.VersionTLS13}}},
+	}))(t)
+	go func() {
+		<-b.Ready()
+		_ = l.Close()
+	}()
+	if err := b.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run returned %v, want net.ErrClosed", err)
+	}
+	if err := b.Run(t.Context()); err == nil {
+		t.Error("Run could be called twice")
+	}
+	if _, err := b.Dial(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Dial after Run: %v, want net.ErrClosed", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	l := must((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { _ = l.Close() })
+	secure := &tls.Config{MinVersion: tls.VersionTLS13}
+	for name, cfg := range map[string]broker.Config{
+		"no node":          {Policy: everything()},
+		"no policy":        {Node: node},
+		"no socket":        {Node: node, Policy: everything(), Listeners: []broker.Listener{{Name: "a", TLS: secure}}},
+		"no TLS":           {Node: node, Policy: everything(), Listeners: []broker.Listener{{Name: "a", Net: l}}},
+		"no listener name": {Node: node, Policy: everything(), Listeners: []broker.Listener{{Net: l, TLS: secure}}},
+		"same name":        {Node: node, Policy: everything(), Listeners: []broker.Listener{{Name: "a", Net: l, TLS: secure}, {Name: "a", Net: l, TLS: secure}}},
+	} {
+		if _, err := broker.New(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
