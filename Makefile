@@ -1,0 +1,81 @@
+# `make` lists the targets. `make test` is what continuous integration runs.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+FUZZTIME ?= 10s
+
+TOOLS := $(CURDIR)/bin/tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
+
+# What the tests run besides Go: other implementations to agree with, and the
+# C compiler that the race detector needs.
+DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
+	python3-cryptography jose openssl curl gcc libc6-dev
+
+CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
+
+.PHONY: help build test lint cross fuzz bench vulncheck tools debian-packages
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static binary into bin/
+	@$(BUILD) -o bin/ ./cmd/pinseal
+
+# The tests come last, so that the last line is their result. -count=1, because
+# Go's cache does not see other programs change.
+test: tools lint cross ## install what is missing, lint, build for every platform, test with the race detector
+	@CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./...
+
+lint: $(GOLANGCI_LINT) ## run the linters, go vet among them
+	@$(GOLANGCI_LINT) run --allow-parallel-runners ./...
+
+cross: $(CROSS) ## build statically for every platform, to see that it builds
+
+.PHONY: $(CROSS)
+$(CROSS): cross-%:
+	@echo 'building $*'
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) GOARM=$(word 3,$(subst -, ,$*)) \
+		$(BUILD) -o "$$dir/pinseal" ./cmd/pinseal
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } $$1 == "ok" { while (n) print $$2, name[--n] }') && \
+	echo "$$targets" | while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
+	done
+
+bench: ## run the benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+vulncheck: ## look for known vulnerabilities (needs the network)
+	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
+
+tools: debian-packages $(GOLANGCI_LINT) ## install what the tests and the linters need
+
+# The name carries the version, so another version is another file.
+$(GOLANGCI_LINT):
+	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION)'
+	@GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(TOOLS)/golangci-lint $@
+
+# The tests start the programs they need themselves: the broker that Debian
+# starts on installation is stopped again, unless it was there before.
+debian-packages:
+	@missing=''; \
+	for package in $(DEBIAN_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "installing$$missing"; \
+	sudo=''; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || exit 1; \
+	case "$$missing " in *' mosquitto '*) \
+		if [ -d /run/systemd/system ]; then $$sudo systemctl disable --now -q mosquitto; \
+		elif [ -x /etc/init.d/mosquitto ]; then $$sudo /etc/init.d/mosquitto stop >/dev/null; fi || true;; \
+	esac
