@@ -31,6 +31,7 @@ func (g *generator) structure() {
 	malformed(g, "line-break-in-header", "no line breaks in base64url", join(h[:20]+"\n"+h[20:], c, s))
 	malformed(g, "line-break-in-claims", "no line breaks in base64url", join(h, c[:20]+"\r\n"+c[20:], s))
 	malformed(g, "line-break-in-signature", "no line breaks in base64url", join(h, c, s[:20]+"\n"+s[20:]))
+	malformed(g, "line-breaks-instead-in-signature", "no line breaks in base64url", join(h, c, s[:20]+"\n\n"+s[22:]))
 	malformed(g, "padded-header", "no padding", g.signParts(pad(h+b64([]byte(" "))), c))
 	malformed(g, "padded-claims", "no padding", g.signParts(h, base64.URLEncoding.EncodeToString([]byte(claims+" "))))
 	malformed(g, "padded-signature", "no padding", join(h, c, s+"=="))
