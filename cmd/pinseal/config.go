@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -50,9 +51,9 @@ type agentConfig struct {
 	Certificate string        `toml:"certificate"` // for a broker elsewhere
 	Key         string        `toml:"key"`         // for a broker elsewhere
 	MaxAge      commandMaxAge `toml:"max_age"`     // of a command
-	Rate        float64       `toml:"rate"`        // messages a second and key
-	Burst       int           `toml:"burst"`       // messages a key may send at once
-	Queue       int           `toml:"queue"`       // messages that may wait on a topic
+	Rate        rate          `toml:"rate"`        // messages a second and key
+	Burst       limit         `toml:"burst"`       // messages a key may send at once
+	Queue       limit         `toml:"queue"`       // messages that may wait on a topic
 }
 
 type logConfig struct {
@@ -128,7 +129,7 @@ type positionError struct {
 
 func (e *positionError) Error() string { return fmt.Sprintf("%d:%d: %s", e.line, e.column, e.message) }
 
-// decodeStrict reads TOML; whatever is wrong with it is a *positionError.
+// decodeStrict reads TOML into a struct; whatever is wrong with it is a *positionError.
 func decodeStrict(data []byte, to any) error {
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(to)
 	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
@@ -140,7 +141,10 @@ func decodeStrict(data []byte, to any) error {
 		line, column := decode.Position()
 		return &positionError{line, column, plainMessage(decode)}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return checkValues(data, reflect.ValueOf(to).Elem(), place{})
 }
 
 func parseConfig(data []byte) (*config, error) {
@@ -164,6 +168,39 @@ func (c *config) resolve(dir string) {
 	}
 }
 
+// checkValues asks every value that was written whether it can be what it is, p being where v stands.
+func checkValues(data []byte, v reflect.Value, p place) error {
+	if c, ok := reflect.TypeAssert[checker](v); ok && !v.IsZero() {
+		if err := c.check(); err != nil {
+			return at(data, p, "%w", err)
+		}
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for field, value := range v.Fields() {
+			key := field.Tag.Get("toml")
+			inner := place{p.table, p.index, key}
+			if kind := value.Kind(); kind == reflect.Struct || kind == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct {
+				inner = place{table: key}
+			}
+			if err := checkValues(data, value, inner); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if v.Type().Elem().Kind() == reflect.Struct {
+				p.index = i
+			}
+			if err := checkValues(data, v.Index(i), p); err != nil {
+				return err
+			}
+		}
+	default:
+	}
+	return nil
+}
+
 // place is where a key stands: table "" is the top, index counts the tables of that name from 0.
 type place struct {
 	table string
@@ -174,7 +211,7 @@ type place struct {
 // at makes an error that points at a key of the document, or at its table where the key is missing.
 func at(data []byte, p place, format string, args ...any) error {
 	line, column := locate(data, p)
-	return &positionError{line, column, fmt.Sprintf(format, args...)}
+	return &positionError{line, column, fmt.Errorf(format, args...).Error()}
 }
 
 // locate finds a key's value by walking the document once more: the decoder does not tell where a good value stood.
@@ -198,6 +235,9 @@ func locate(data []byte, p place) (line, column int) {
 		case unstable.KeyValue:
 			here := table == p.table && (p.table == "" || index == p.index)
 			if key := lastKey(e); here && string(key.Data) == p.key {
+				if value := e.Value(); value.Raw.Length > 0 {
+					return start(&parser, value)
+				}
 				return start(&parser, key)
 			}
 		default: // comments

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,8 +16,8 @@ import (
 	"pinseal/signing"
 )
 
-// The types of this file are the values of the configuration: each refuses what it cannot mean,
-// and the decoder adds the line and the column.
+// The types of this file are the values of the configuration: each refuses what it cannot mean, and
+// who reads the file adds the line and the column.
 type (
 	name           string        // [A-Za-z0-9_-]{1,64}
 	nameOrAll      string        // a name or "*"
@@ -28,6 +29,8 @@ type (
 	onOff          bool          // "on" or "off"
 	commandMaxAge  time.Duration // above 0, at most a minute
 	positiveLength time.Duration // above 0
+	limit          int           // not negative; 0 is the default
+	rate           float64       // not negative; 0 is the default
 	listenAddress  string        // HOST:PORT
 	brokerURL      string        // mqtts://HOST[:PORT]
 	legacyHash     string        // sha1, sha256
@@ -35,35 +38,35 @@ type (
 	logFormat      string // text, json
 )
 
-func (n *name) UnmarshalText(text []byte) error {
-	if !pki.ValidName(string(text)) {
-		return fmt.Errorf("%q is not a name: letters, digits, _ and -, at most 64", text)
+// checker is a word of the configuration that knows which texts it can be. (The decoder does not ask
+// types that are strings themselves whether they like a text.)
+type checker interface{ check() error }
+
+func (n name) check() error {
+	if !pki.ValidName(string(n)) {
+		return fmt.Errorf("%q is not a name: letters, digits, _ and -, at most 64", n)
 	}
-	*n = name(text)
 	return nil
 }
 
-func (n *nameOrAll) UnmarshalText(text []byte) error {
-	if string(text) != "*" && !pki.ValidName(string(text)) {
-		return fmt.Errorf(`%q is neither a name nor "*"`, text)
+func (n nameOrAll) check() error {
+	if n != "*" && !pki.ValidName(string(n)) {
+		return fmt.Errorf(`%q is neither a name nor "*"`, n)
 	}
-	*n = nameOrAll(text)
 	return nil
 }
 
-func (t *topicName) UnmarshalText(text []byte) error {
-	if !signing.ValidTopic(string(text)) {
-		return fmt.Errorf("%q is not a topic: 1 to 256 bytes without + and #", text)
+func (t topicName) check() error {
+	if !signing.ValidTopic(string(t)) {
+		return fmt.Errorf("%q is not a topic: 1 to 256 bytes without + and #", t)
 	}
-	*t = topicName(text)
 	return nil
 }
 
-func (f *topicFilter) UnmarshalText(text []byte) error {
-	if err := checkFilter(string(text)); err != nil {
-		return fmt.Errorf("%q is not a topic filter: %w", text, err)
+func (f topicFilter) check() error {
+	if err := checkFilter(string(f)); err != nil {
+		return fmt.Errorf("%q is not a topic filter: %w", f, err)
 	}
-	*f = topicFilter(text)
 	return nil
 }
 
@@ -83,51 +86,29 @@ func checkFilter(filter string) error {
 	return nil
 }
 
-func (a *action) UnmarshalText(text []byte) error {
-	return oneOf((*string)(a), text, "on", "off", "toggle")
-}
+func (a action) check() error     { return oneOf(a, "on", "off", "toggle") }
+func (t clockTrust) check() error { return oneOf(t, "auto", "always", "never") }
+func (h legacyHash) check() error { return oneOf(h, "sha1", "sha256") }
+func (f logFormat) check() error  { return oneOf(f, "text", "json") }
 
-func (t *clockTrust) UnmarshalText(text []byte) error {
-	return oneOf((*string)(t), text, "auto", "always", "never")
-}
-
-func (h *legacyHash) UnmarshalText(text []byte) error {
-	return oneOf((*string)(h), text, "sha1", "sha256")
-}
-
-func (f *logFormat) UnmarshalText(text []byte) error {
-	return oneOf((*string)(f), text, "text", "json")
+func oneOf[T ~string](text T, words ...T) error {
+	if slices.Contains(words, text) {
+		return nil
+	}
+	return fmt.Errorf("%q is none of %s", text, strings.Join(strs(words), ", "))
 }
 
 func (o *onOff) UnmarshalText(text []byte) error {
-	var word string
-	if err := oneOf(&word, text, "on", "off"); err != nil {
-		return err
-	}
-	*o = word == "on"
-	return nil
-}
-
-func oneOf(to *string, text []byte, words ...string) error {
-	for _, w := range words {
-		if string(text) == w {
-			*to = w
-			return nil
-		}
-	}
-	return fmt.Errorf("%q is none of %s", text, strings.Join(words, ", "))
+	*o = string(text) == "on"
+	return oneOf(string(text), "on", "off")
 }
 
 func (v *tlsVersion) UnmarshalText(text []byte) error {
-	var word string
-	if err := oneOf(&word, text, "1.2", "1.3"); err != nil {
-		return err
-	}
 	*v = tls.VersionTLS13
-	if word == "1.2" {
+	if string(text) == "1.2" {
 		*v = tls.VersionTLS12
 	}
-	return nil
+	return oneOf(string(text), "1.2", "1.3")
 }
 
 func (d *positiveLength) UnmarshalText(text []byte) error {
@@ -151,21 +132,19 @@ func (d *commandMaxAge) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func (a *listenAddress) UnmarshalText(text []byte) error {
-	_, port, err := net.SplitHostPort(string(text))
+func (a listenAddress) check() error {
+	_, port, err := net.SplitHostPort(string(a))
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n == 0 && port != "0" {
-		return fmt.Errorf(`%q is not an address such as ":8883"`, text)
+		return fmt.Errorf(`%q is not an address such as ":8883"`, a)
 	}
-	*a = listenAddress(text)
 	return nil
 }
 
-func (u *brokerURL) UnmarshalText(text []byte) error {
-	parsed, err := url.Parse(string(text))
+func (u brokerURL) check() error {
+	parsed, err := url.Parse(string(u))
 	if err != nil || parsed.Scheme != "mqtts" || parsed.Hostname() == "" || parsed.Path != "" || parsed.User != nil {
-		return fmt.Errorf(`%q is not a broker such as "mqtts://broker.local:8883"`, text)
+		return fmt.Errorf(`%q is not a broker such as "mqtts://broker.local:8883"`, u)
 	}
-	*u = brokerURL(text)
 	return nil
 }
 
@@ -188,5 +167,19 @@ func (l *logLevel) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is none of debug, info, warn, error", text)
 	}
 	*l = logLevel(level)
+	return nil
+}
+
+func (l limit) check() error {
+	if l < 0 {
+		return errors.New("a limit cannot be negative")
+	}
+	return nil
+}
+
+func (r rate) check() error {
+	if r < 0 {
+		return errors.New("a rate cannot be negative")
+	}
 	return nil
 }

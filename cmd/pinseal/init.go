@@ -96,8 +96,7 @@ func (c *initCmd) plan() (*plan, error) {
 
 // setAddress splits --listen and decides under which name clients will reach it.
 func (p *plan) setAddress() error {
-	var address listenAddress
-	if err := address.UnmarshalText([]byte(p.listen)); err != nil {
+	if err := listenAddress(p.listen).check(); err != nil {
 		return usageError(err)
 	}
 	host, portText, err := net.SplitHostPort(p.listen)

@@ -169,7 +169,7 @@ func (n *node) openAgent() error {
 	}
 	n.agent, err = agent.New(agent.Config{
 		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
-		Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: n.config.Agent.Queue, Log: n.log.With("part", "agent"),
+		Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
 	})
 	return err
 }

@@ -48,7 +48,7 @@ func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
 	if err != nil {
 		return nil, withHint(err, "pinseal signer add NAME FILE puts a public key there")
 	}
-	p := &agent.Policy{Keyring: keyring, MaxAge: time.Duration(c.Agent.MaxAge), Rate: c.Agent.Rate, Burst: c.Agent.Burst}
+	p := &agent.Policy{Keyring: keyring, MaxAge: time.Duration(c.Agent.MaxAge), Rate: float64(c.Agent.Rate), Burst: int(c.Agent.Burst)}
 	for _, permit := range c.Permits {
 		p.Permits = append(p.Permits, agent.Permit{
 			Signer: string(permit.Signer), Output: string(permit.Output), Actions: strs(permit.Actions),

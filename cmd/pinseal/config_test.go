@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestDocumented holds docs/configuration.md to the configuration: a key that is not explained does not exist for a user.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(reflect.TypeFor[config]()) {
+		if !strings.Contains(string(page), "`"+key) && !strings.Contains(string(page), "."+key+"`") && !strings.Contains(string(page), "[["+key+"]]") && !strings.Contains(string(page), "["+key+"]") {
+			t.Errorf("docs/configuration.md does not explain %q", key)
+		}
+	}
+}
+
+func keys(of reflect.Type) []string {
+	var found []string
+	for field := range of.Fields() {
+		found = append(found, field.Tag.Get("toml"))
+		inner := field.Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			found = append(found, keys(inner)...)
+		}
+	}
+	return found
+}
+
+func TestParseConfig(t *testing.T) {
+	for _, test := range []struct {
+		name, text, want string
+	}{
+		{"smallest", `node = "a"`, ""},
+		{"no node", ``, `1:1: node is missing`},
+		{"bad node", `node = "a b"`, `1:8: "a b" is not a name`},
+		{"empty node", `node = ""`, `1:8: node is missing`},
+		{"number for node", `node = 7`, `1:8: `},
+		{"unknown key", "node = \"a\"\ncolour = 1", `2:1: unknown key "colour"`},
+		{"unknown table", "node = \"a\"\n[colours]\nred = 1", `2:2: unknown key "colours"`},
+		{"unknown key in the second block", "node = \"a\"\n[[acl]]\nidentity = \"x\"\n[[acl]]\nidentity = \"y\"\nread = []", `6:1: unknown key "acl.read"`},
+		{"key twice", "node = \"a\"\nnode = \"b\"", `2:1: `},
+		{"not TOML", "node", `1:4: `},
+		{"trust", "node = \"a\"\n[clock]\ntrust = \"maybe\"", `3:9: "maybe" is none of auto, always, never`},
+		{"max_age", "node = \"a\"\n[agent]\nmax_age = \"61s\"", `3:11: agent.max_age: 61s is more than the 1m0s a command may be old`},
+		{"max_age negative", "node = \"a\"\n[agent]\nmax_age = \"-1s\"", `3:11: agent.max_age: "-1s" is not a length of time`},
+		{"broker", "node = \"a\"\n[agent]\nbroker = \"mqtt://x\"", `3:10: "mqtt://x" is not a broker`},
+		{"broker and listener", "node = \"a\"\n[agent]\nbroker = \"mqtts://x\"\n[[listener]]\naddress = \":1\"", `3:10: an agent with a broker elsewhere has no listener`},
+		{"address", "node = \"a\"\n[[listener]]\naddress = \"8883\"", `3:11: "8883" is not an address`},
+		{"tls", "node = \"a\"\n[[listener]]\nmin_tls = \"1.1\"", `3:11: listener.min_tls: "1.1" is none of 1.2, 1.3`},
+		{"output without name", "node = \"a\"\n[[output]]\nline = \"GPIO1\"", `2:3: an output needs a name`},
+		{"output without line", "node = \"a\"\n[[output]]\nname = \"x\"", `2:3: output "x" needs a line`},
+		{"outputs of one name", outputs(`name = "x"`, `name = "x"`), `6:8: two outputs are named "x"`},
+		{"outputs on one line", outputs("name = \"x\"\nline = \"GPIO9\"", "name = \"y\"\nline = \"GPIO9\""), `7:8: two outputs use the line "GPIO9"`},
+		{"outputs on one topic", outputs("name = \"x\"\ntopic = \"t\"", "name = \"y\"\ntopic = \"t\""), `8:9: the topic "t" is used twice`},
+		{"the node's own topic", outputs("name = \"x\"\ntopic = \"pinseal/a/x/state\"", `name = "y"`), `4:9: topics under pinseal/ are the node's own`},
+		{"topic with a wildcard", outputs("name = \"x\"\ntopic = \"a/+\"", `name = "y"`), `4:9: "a/+" is not a topic`},
+		{"permit for no output", "node = \"a\"\n[[permit]]\nsigner = \"s\"\noutput = \"x\"", `4:10: no output is named "x"`},
+		{"permit without actions", "node = \"a\"\n[[output]]\nname = \"x\"\nline = \"l\"\n[[permit]]\nsigner = \"s\"\noutput = \"x\"", `5:3: a permit without actions`},
+		{"action", "node = \"a\"\n[[permit]]\nactions = [\"on\", \"burn\"]", `3:1: "burn" is none of on, off, toggle`},
+		{"telemetry", "node = \"a\"\n[[telemetry]]\nsigner = \"*\"", `2:3: a telemetry rule needs`},
+		{"legacy", "node = \"a\"\n[[legacy]]\nsigner = \"s\"\nhash = \"sha1\"\ntopic = \"t\"", `5:9: no output has the topic "t"`},
+		{"hash", "node = \"a\"\n[[legacy]]\nhash = \"md5\"", `3:8: "md5" is none of sha1, sha256`},
+		{"filter", "node = \"a\"\n[[acl]]\nidentity = \"*\"\npublish = [\"a\", \"a/#/b\"]", `4:1: "a/#/b" is not a topic filter`},
+		{"acl for nobody", "node = \"a\"\n[[acl]]\npublish = []", `2:3: an acl rule needs an identity`},
+		{"negative limit", "node = \"a\"\n[limits]\nmax_connections = -1", `3:19: `},
+		{"negative rate", "node = \"a\"\n[agent]\nrate = -1.0", `3:8: `},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := parseConfig([]byte(test.text))
+			if got := fmt.Sprint(err); test.want == "" && err != nil || !strings.HasPrefix(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// outputs is a configuration with two outputs; what a block does not say is filled in.
+func outputs(blocks ...string) string {
+	text := `node = "a"`
+	for i, block := range blocks {
+		text += "\n[[output]]\n" + block
+		if !strings.Contains(block, "line") {
+			text += fmt.Sprintf("\nline = \"GPIO%d\"", i)
+		}
+	}
+	return text
+}
+
+// FuzzConfig: whatever is in the file, it is read or refused at a place inside it.
+func FuzzConfig(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, err := parseConfig(text)
+		if at, ok := err.(*positionError); ok { //nolint:errorlint // the very type, not a wrapped one
+			if lines := strings.Count(string(text), "\n") + 1; at.line < 1 || at.line > lines || at.column < 1 {
+				t.Errorf("the place %d:%d is not in a text of %d lines", at.line, at.column, lines)
+			}
+		}
+	})
+}
+
+// TestFuzzSeeds: a fuzz target whose seeds are gone tests nothing.
+func TestFuzzSeeds(t *testing.T) {
+	seeds, err := filepath.Glob("testdata/fuzz/FuzzConfig/*")
+	if err != nil || len(seeds) < 3 {
+		t.Errorf("%d seeds, %v", len(seeds), err)
+	}
+}
