@@ -61,7 +61,7 @@ func commandForever(s *replay.Store, output string, confirmed io.Writer) error {
 func TestKilledAtRandomMoments(t *testing.T) {
 	p := path(t)
 	last := map[string]uint64{}
-	for round := range 25 {
+	for round := range 15 {
 		confirmed := runChild(t, p, 1+rand.IntN(400))
 		for output, n := range confirmed {
 			if n <= last[output] {

@@ -229,7 +229,7 @@ func TestFlippedBits(t *testing.T) {
 	data := filled(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	refused := 0
-	for range 1500 {
+	for range 600 {
 		at := r.IntN(len(data))
 		if r.IntN(3) == 0 { // headers are where structure breaks
 			at = at&^4095 | r.IntN(200)
