@@ -36,6 +36,8 @@ type Agent struct {
 	stopping atomic.Bool
 	ready    chan struct{}
 
+	announced sync.Once
+
 	counters map[signing.Reason]*tally
 	unjudged *tally
 	stats    struct{ telemetry, unjudged, unanswered atomic.Uint64 }
@@ -199,7 +201,6 @@ func (a *Agent) availability(what string) *mqtt.Message {
 
 // announce publishes what stands on the broker about this node.
 func (a *Agent) announce() {
-	a.client.PublishAsync(*a.availability(Online), nil)
 	for _, o := range a.outputs {
 		a.publishState(o)
 	}
@@ -210,6 +211,12 @@ func (a *Agent) announce() {
 	if err != nil {
 		a.cfg.Log.Error("cannot seal the challenge", "error", err)
 	}
+	// Last: messages are confirmed in their order.
+	a.client.PublishAsync(*a.availability(Online), func(err error) {
+		if err == nil {
+			a.announced.Do(func() { close(a.ready) })
+		}
+	})
 }
 
 // Run connects, and serves until ctx ends. It then finishes the commands it has received, says [Offline] and returns
@@ -220,17 +227,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.New("the agent has run already")
 	}
 	stop := a.start()
-	err := a.connect(ctx)
-	if err == nil && ctx.Err() == nil {
-		close(a.ready)
+	connected, err := a.connect(ctx)
+	if connected {
 		<-ctx.Done()
 	}
 	stop()
-	a.goodbye(ctx)
+	a.goodbye(ctx, connected)
 	return err
 }
 
-// Ready is closed when the agent is connected and subscribed for the first time.
+// Ready is closed when the agent is connected and subscribed for the first time, and the broker has confirmed what the
+// node announces: the states, the challenge, and that it is online.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
 // start starts the pipeline. The result stops it, after everything in it is done.
@@ -264,11 +271,11 @@ func (a *Agent) start() (stop func()) {
 }
 
 // connect makes the first connection, however long it takes until the broker is there.
-func (a *Agent) connect(ctx context.Context) error {
+func (a *Agent) connect(ctx context.Context) (connected bool, err error) {
 	for wait := 100 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
 		err := a.client.Connect(ctx)
 		if err == nil || mqtt.Permanent(err) {
-			return err
+			return err == nil, err
 		}
 		if ctx.Err() == nil {
 			a.cfg.Log.Warn("cannot connect to the broker, trying again", "error", err)
@@ -278,19 +285,17 @@ func (a *Agent) connect(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // goodbye waits a little for what is on its way to the broker, then disconnects.
-func (a *Agent) goodbye(ctx context.Context) {
+func (a *Agent) goodbye(ctx context.Context, connected bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer cancel()
-	select {
-	case <-a.ready:
+	if connected {
 		if err := a.client.Publish(ctx, *a.availability(Offline)); err != nil {
 			a.cfg.Log.Warn("the broker was not told that the node stops", "error", err)
 		}
-	default:
 	}
 	_ = a.client.Close() // returns no error
 }

@@ -39,8 +39,19 @@ func (c *frameConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// errConnClosed stands for net.ErrClosed, by whose text paho would conclude that nobody cares.
+var errConnClosed = errors.New("the connection was closed on this side")
+
 // Read implements net.Conn.
 func (c *frameConn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if errors.Is(err, net.ErrClosed) {
+		err = errConnClosed
+	}
+	return n, err
+}
+
+func (c *frameConn) read(p []byte) (int, error) {
 	if c.most == 0 {
 		return c.in.Read(p)
 	}
