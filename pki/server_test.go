@@ -197,11 +197,12 @@ func TestNoSessionIsResumed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		config := server.Config() // one for both: ticket keys belong to it
 		client := clientConfig(t, f.client, now)
 		client.MinVersion, client.MaxVersion = version, version
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		for range 2 {
-			got, err := connect(t, server.Config(), client)
+			got, err := connect(t, config, client)
 			if err != nil || got.err != nil {
 				t.Fatal(err, got.err)
 			}
