@@ -89,11 +89,11 @@ func newServer(l Limits) *mqtt.Server {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
 	caps.MaximumMessageExpiryInterval = 0
-	caps.MaximumClientWritesPending = int32(min(l.MaxQueuedMessages, math.MaxInt32))
+	caps.MaximumClientWritesPending = clamp[int32](l.MaxQueuedMessages, math.MaxInt32)
 	caps.MaximumSessionExpiryInterval = math.MaxUint32 // sessions expire by our hand
-	caps.MaximumPacketSize = uint32(min(l.MaxPacketBytes, math.MaxInt32))
-	caps.ReceiveMaximum = uint16(min(l.ReceiveMaximum, math.MaxUint16))
-	caps.MaximumInflight = uint16(min(l.MaxInflight, math.MaxUint16))
+	caps.MaximumPacketSize = clamp[uint32](l.MaxPacketBytes, math.MaxUint32)
+	caps.ReceiveMaximum = clamp[uint16](l.ReceiveMaximum, math.MaxUint16)
+	caps.MaximumInflight = clamp[uint16](l.MaxInflight, math.MaxUint16)
 	caps.TopicAliasMaximum = 0
 	caps.MinimumProtocolVersion = 4
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
@@ -121,11 +121,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	var helpers sync.WaitGroup
 	for i := range b.listeners {
-		helpers.Go(func() {
-			if err := b.accept(ctx, &b.listeners[i]); err != nil {
-				cancel(err)
-			}
-		})
+		helpers.Go(func() { b.accept(ctx, &b.listeners[i], cancel) })
 	}
 	helpers.Go(func() { b.tick(ctx) })
 	close(b.ready)

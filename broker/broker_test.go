@@ -24,13 +24,13 @@ func TestMessagesPass(t *testing.T) {
 }
 
 // dial connects the node itself.
-func (s *site) dial(t testing.TB, clientID string) *client {
-	t.Helper()
-	return must(s.tryConnect(t, node, clientID, func(o *paho.ClientOptions) {
+func (s *site) dialNode(tb testing.TB) *client {
+	tb.Helper()
+	return must(s.tryConnect(tb, node, "agent", func(o *paho.ClientOptions) {
 		o.SetCustomOpenConnectionFn(func(_ *url.URL, _ paho.ClientOptions) (net.Conn, error) {
 			return s.Dial(context.Background())
 		})
-	}))(t)
+	}))(tb)
 }
 
 func TestNodeReadsAllAndWritesReserved(t *testing.T) {
@@ -40,7 +40,7 @@ func TestNodeReadsAllAndWritesReserved(t *testing.T) {
 			Reserved: []string{"state/#"},
 		}
 	})
-	agent, alice := s.dial(t, "agent"), s.connect(t, "alice", "")
+	agent, alice := s.dialNode(t), s.connect(t, "alice", "")
 	if code := agent.subscribe(t, "#", 1); code != 1 {
 		t.Fatalf("SUBACK code %#x, want 1", code)
 	}

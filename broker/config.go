@@ -143,6 +143,14 @@ func (l Limits) withDefaults() Limits {
 			*f.value = f.fallback
 		}
 	}
-	l.MaxKeepAlive = min(l.MaxKeepAlive, maxKeepAlive)
+	l.MaxKeepAlive = min(max(l.MaxKeepAlive, time.Second), maxKeepAlive)
 	return l
+}
+
+// clamp converts to a smaller type, with that type's largest value for all that does not fit. n is not negative.
+func clamp[To uint16 | uint32 | int32, From int | int64 | time.Duration](n From, largest To) To {
+	if uint64(n) > uint64(largest) {
+		return largest
+	}
+	return To(n)
 }

@@ -34,6 +34,8 @@ type conn struct {
 	ending   atomic.Pointer[Reason] // why we ended it, if we did
 	gone     chan struct{}          // closed when mochi is done with it
 
+	arrivals atomic.Int64 // numbers the messages in the session's inflight store
+
 	// inflightBytes is an upper bound of the payloads in the session's inflight store; see roomInflight.
 	inflightBytes atomic.Int64
 	fullUntil     atomic.Int64 // Unix nanoseconds
@@ -75,9 +77,9 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // readFailed tells a client that broke the protocol so, where the protocol has words for it.
 func (c *conn) readFailed(err error) {
-	var bad *frame.Error
+	bad, isBad := errors.AsType[*frame.Error](err)
 	switch {
-	case errors.As(err, &bad):
+	case isBad:
 		reason := ReasonMalformed
 		switch bad.Code {
 		case frame.CodeTooLarge:
@@ -205,7 +207,7 @@ func (c *conn) Close() error {
 	o.grace = time.AfterFunc(closeGrace, func() { _ = c.raw.Close() })
 	o.changed.Broadcast()
 	c.startFlushing()
-	return c.Conn.SetReadDeadline(time.Unix(1, 0))
+	return c.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (c *conn) flush() {
@@ -278,6 +280,27 @@ func (c *conn) waitRoom(acknowledged bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for !o.closed && (len(o.buf) > c.broker.limits.MaxQueuedBytes || acknowledged && o.window > 0 && o.unacked >= o.window) {
+		o.changed.Wait()
+	}
+}
+
+// admit marks the session as established: what mochi had stored for it is on its way.
+func (c *conn) admit() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.admitted.Store(true)
+	c.out.changed.Broadcast()
+}
+
+// waitAdmitted waits until the session is established, so that nothing new overtakes what was stored.
+func (c *conn) waitAdmitted() {
+	if c.admitted.Load() {
+		return
+	}
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.closed && !c.admitted.Load() {
 		o.changed.Wait()
 	}
 }

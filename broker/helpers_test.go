@@ -63,22 +63,22 @@ func everything() *broker.Policy {
 }
 
 // start runs a broker on a free port. change may be nil.
-func start(t testing.TB, change func(*broker.Config)) *site {
-	t.Helper()
-	authority := must(pki.CreateAuthority("test authority", time.Now()))(t)
+func start(tb testing.TB, change func(*broker.Config)) *site {
+	tb.Helper()
+	authority := must(pki.CreateAuthority("test authority", time.Now()))(tb)
 	s := &site{authority: authority, log: &logBuffer{}, clients: map[string]*tls.Config{}}
-	listener := must((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))(t)
+	listener := must((&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0"))(tb)
 	s.addr = listener.Addr().String()
 	cfg := broker.Config{
 		Node:      node,
-		Listeners: []broker.Listener{{Name: "test", Net: listener, TLS: s.serverTLS(t)}},
+		Listeners: []broker.Listener{{Name: "test", Net: listener, TLS: s.serverTLS(tb)}},
 		Policy:    everything(),
 		Log:       slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	s.Broker = must(broker.New(cfg))(t)
+	s.Broker = must(broker.New(cfg))(tb)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -91,12 +91,12 @@ func start(t testing.TB, change func(*broker.Config)) *site {
 			return fmt.Errorf("Run did not return within %v", timeout)
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.stop(); err != nil {
-			t.Errorf("stopping the broker: %v", err)
+			tb.Errorf("stopping the broker: %v", err)
 		}
-		if t.Failed() {
-			t.Logf("broker's log:\n%s", s.log)
+		if tb.Failed() {
+			tb.Logf("broker's log:\n%s", s.log)
 		}
 	})
 	<-s.Ready()
@@ -105,26 +105,26 @@ func start(t testing.TB, change func(*broker.Config)) *site {
 
 // must turns a call with two results into one: must(f())(t).
 func must[T any](v T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
+	return func(tb testing.TB) T {
+		tb.Helper()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return v
 	}
 }
 
-func (s *site) serverTLS(t testing.TB) *tls.Config {
-	t.Helper()
-	dir := t.TempDir()
-	key := must(pki.GenerateKey())(t)
-	cert := must(s.authority.IssueServer(node, []string{"localhost", "127.0.0.1"}, key.Public(), time.Now()))(t)
-	files := s.save(t, dir, cert, must(pki.MarshalKey(key))(t))
-	return must(pki.LoadServer(files, tls.VersionTLS13, time.Now))(t).Config()
+func (s *site) serverTLS(tb testing.TB) *tls.Config {
+	tb.Helper()
+	dir := tb.TempDir()
+	key := must(pki.GenerateKey())(tb)
+	cert := must(s.authority.IssueServer(node, []string{"localhost", "127.0.0.1"}, key.Public(), time.Now()))(tb)
+	files := s.save(tb, dir, cert, must(pki.MarshalKey(key))(tb))
+	return must(pki.LoadServer(files, tls.VersionTLS13, time.Now))(tb).Config()
 }
 
-func (s *site) save(t testing.TB, dir string, cert, key []byte) pki.Files {
-	t.Helper()
+func (s *site) save(tb testing.TB, dir string, cert, key []byte) pki.Files {
+	tb.Helper()
 	files := pki.Files{
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 	}
@@ -132,28 +132,28 @@ func (s *site) save(t testing.TB, dir string, cert, key []byte) pki.Files {
 		files.Certificate: cert, files.Key: key, files.CA: s.authority.CertificatePEM(),
 	} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return files
 }
 
 // files issues a client certificate and writes it down, for other programs.
-func (s *site) files(t testing.TB, identity string, issued time.Time) pki.Files {
-	t.Helper()
-	key := must(pki.GenerateKey())(t)
-	cert := must(s.authority.IssueClient(identity, key.Public(), issued))(t)
-	return s.save(t, t.TempDir(), cert, must(pki.MarshalKey(key))(t))
+func (s *site) files(tb testing.TB, identity string, issued time.Time) pki.Files {
+	tb.Helper()
+	key := must(pki.GenerateKey())(tb)
+	cert := must(s.authority.IssueClient(identity, key.Public(), issued))(tb)
+	return s.save(tb, tb.TempDir(), cert, must(pki.MarshalKey(key))(tb))
 }
 
 // clientTLS returns the configuration of a client of that name; one certificate is made for each name.
-func (s *site) clientTLS(t testing.TB, identity string) *tls.Config {
-	t.Helper()
+func (s *site) clientTLS(tb testing.TB, identity string) *tls.Config {
+	tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[identity] == nil {
-		f := s.files(t, identity, time.Now())
-		cert := must(tls.LoadX509KeyPair(f.Certificate, f.Key))(t)
+		f := s.files(tb, identity, time.Now())
+		cert := must(tls.LoadX509KeyPair(f.Certificate, f.Key))(tb)
 		roots := x509.NewCertPool()
 		roots.AddCert(s.authority.Certificate())
 		s.clients[identity] = &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS13}
@@ -171,16 +171,16 @@ type message struct {
 type client struct {
 	paho.Client
 	messages chan message
-	lost     chan error
+	lost     chan struct{} // closed when the broker ends the connection
 }
 
 // tryConnect connects with paho.
-func (s *site) tryConnect(t testing.TB, identity, clientID string, change func(*paho.ClientOptions)) (*client, error) {
-	t.Helper()
-	c := &client{messages: make(chan message, 10000), lost: make(chan error, 1)}
-	o := paho.NewClientOptions().AddBroker("ssl://" + s.addr).SetTLSConfig(s.clientTLS(t, identity)).
+func (s *site) tryConnect(tb testing.TB, identity, clientID string, change func(*paho.ClientOptions)) (*client, error) {
+	tb.Helper()
+	c := &client{messages: make(chan message, 10000), lost: make(chan struct{})}
+	o := paho.NewClientOptions().AddBroker("ssl://" + s.addr).SetTLSConfig(s.clientTLS(tb, identity)).
 		SetClientID(clientID).SetAutoReconnect(false).SetConnectTimeout(timeout).SetProtocolVersion(4).
-		SetConnectionLostHandler(func(_ paho.Client, err error) { c.lost <- err }).
+		SetConnectionLostHandler(func(paho.Client, error) { close(c.lost) }).
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
 			c.messages <- message{m.Topic(), string(m.Payload()), m.Retained()}
 		})
@@ -192,60 +192,64 @@ func (s *site) tryConnect(t testing.TB, identity, clientID string, change func(*
 	if !token.WaitTimeout(timeout) {
 		return nil, fmt.Errorf("no answer to CONNECT within %v", timeout)
 	}
-	t.Cleanup(func() { c.Disconnect(0) })
+	tb.Cleanup(func() { c.Disconnect(0) })
 	return c, token.Error()
 }
 
-func (s *site) connect(t testing.TB, identity, clientID string) *client {
-	t.Helper()
-	return must(s.tryConnect(t, identity, clientID, nil))(t)
+func (s *site) connect(tb testing.TB, identity, clientID string) *client {
+	tb.Helper()
+	return must(s.tryConnect(tb, identity, clientID, nil))(tb)
 }
 
-func await(t testing.TB, token paho.Token) {
-	t.Helper()
+func await(tb testing.TB, token paho.Token) {
+	tb.Helper()
 	if !token.WaitTimeout(timeout) {
-		t.Fatalf("no answer within %v", timeout)
+		tb.Fatalf("no answer within %v", timeout)
 	}
 	if err := token.Error(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // subscribe returns the code of the SUBACK.
-func (c *client) subscribe(t testing.TB, filter string, qos byte) byte {
-	t.Helper()
+func (c *client) subscribe(tb testing.TB, filter string, qos byte) byte {
+	tb.Helper()
 	token := c.Subscribe(filter, qos, nil)
 	if !token.WaitTimeout(timeout) {
-		t.Fatalf("no answer to SUBSCRIBE within %v", timeout)
+		tb.Fatalf("no answer to SUBSCRIBE within %v", timeout)
 	}
-	for _, code := range token.(*paho.SubscribeToken).Result() { // paho's keys lack $share/group
+	result, ok := token.(*paho.SubscribeToken)
+	if !ok {
+		tb.Fatalf("paho returned a %T", token)
+	}
+	for _, code := range result.Result() { // its keys lack $share/group
 		return code
 	}
-	t.Fatal("SUBACK without codes")
+	tb.Fatal("SUBACK without codes")
 	return 0
 }
 
-func (c *client) publish(t testing.TB, topic, payload string, qos byte) {
-	t.Helper()
-	await(t, c.Publish(topic, qos, false, payload))
+func (c *client) publish(tb testing.TB, topic, payload string, qos byte) {
+	tb.Helper()
+	await(tb, c.Publish(topic, qos, false, payload))
 }
 
-func (c *client) receive(t testing.TB) message {
-	t.Helper()
+func (c *client) receive(tb testing.TB) message {
+	tb.Helper()
 	select {
 	case m := <-c.messages:
 		return m
 	case <-time.After(timeout):
-		t.Fatalf("no message within %v", timeout)
+		tb.Fatalf("no message within %v", timeout)
 		return message{}
 	}
 }
 
 // want receives one message and compares it.
-func (c *client) want(t testing.TB, topic, payload string) {
-	t.Helper()
-	if m := c.receive(t); m.topic != topic || m.payload != payload {
-		t.Errorf("received %q on %q, want %q on %q", m.payload, m.topic, payload, topic)
+func (c *client) want(tb testing.TB, topic, payload string) {
+	tb.Helper()
+	if m := c.receive(tb); m.topic != topic || m.payload != payload {
+		tb.Errorf("received %q on %q, want %q on %q", m.payload, m.topic, payload, topic)
 	}
 }
 
@@ -254,30 +258,33 @@ type raw struct {
 	*tls.Conn
 }
 
-func (s *site) dialRaw(t testing.TB, identity string) raw {
-	t.Helper()
-	d := &tls.Dialer{Config: s.clientTLS(t, identity)}
-	c := must(d.DialContext(t.Context(), "tcp", s.addr))(t)
-	t.Cleanup(func() { _ = c.Close() })
-	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		t.Fatal(err)
+func (s *site) dialRaw(tb testing.TB, identity string) raw {
+	tb.Helper()
+	d := &tls.Dialer{Config: s.clientTLS(tb, identity)}
+	c, ok := must(d.DialContext(tb.Context(), "tcp", s.addr))(tb).(*tls.Conn)
+	if !ok {
+		tb.Fatal("not a TLS connection")
 	}
-	return raw{c.(*tls.Conn)}
+	tb.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		tb.Fatal(err)
+	}
+	return raw{c}
 }
 
-func (r raw) send(t testing.TB, parts ...[]byte) {
-	t.Helper()
+func (r raw) send(tb testing.TB, parts ...[]byte) {
+	tb.Helper()
 	if _, err := r.Write(slices.Concat(parts...)); err != nil {
-		t.Fatalf("sending: %v", err)
+		tb.Fatalf("sending: %v", err)
 	}
 }
 
 // read reads one packet; its type is in the first byte.
-func (r raw) read(t testing.TB) []byte {
-	t.Helper()
+func (r raw) read(tb testing.TB) []byte {
+	tb.Helper()
 	packet, err := readPacket(r)
 	if err != nil {
-		t.Fatalf("reading a packet: %v", err)
+		tb.Fatalf("reading a packet: %v", err)
 	}
 	return packet
 }
@@ -303,16 +310,16 @@ func readPacket(r io.Reader) ([]byte, error) {
 }
 
 // wantClosed reads until the connection ends.
-func (r raw) wantClosed(t testing.TB) {
-	t.Helper()
+func (r raw) wantClosed(tb testing.TB) {
+	tb.Helper()
 	if _, err := io.Copy(io.Discard, r); err != nil && os.IsTimeout(err) {
-		t.Error("the connection stayed open")
+		tb.Error("the connection stayed open")
 	}
 }
 
 // eventually waits for a condition that has no event to wait for.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, condition func() bool) {
+	tb.Helper()
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -321,7 +328,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("%s: not within %v", what, timeout)
+			tb.Fatalf("%s: not within %v", what, timeout)
 		}
 	}
 }

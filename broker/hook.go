@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/rand"
 	"fmt"
+	"math"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -106,9 +107,9 @@ func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusa
 
 // bound sets the limits of a session.
 func (h *hook) bound(c *conn, cl *mqtt.Client) {
-	limit := uint16(h.broker.limits.MaxKeepAlive / time.Second)
+	limit := clamp[uint16](h.broker.limits.MaxKeepAlive/time.Second, math.MaxUint16)
 	if k := cl.State.Keepalive; k == 0 || k > limit {
-		cl.State.Keepalive = max(limit, 1)
+		cl.State.Keepalive = limit
 		cl.State.ServerKeepalive = true
 	}
 	props := &cl.Properties.Props
@@ -134,12 +135,15 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 	c := connOf(cl)
 	h.broker.sessions.acquire(c, cl.ID)
 	h.broker.conns.settle(c)
+	if stored, ok := h.broker.server.Clients.Get(cl.ID); ok {
+		c.arrivals.Store(rank(stored))
+	}
 }
 
 // OnSessionEstablished runs when the CONNACK is out.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	c := connOf(cl)
-	c.admitted.Store(true)
+	c.admit()
 	c.inflightBytes.Store(inflightBytes(cl))
 	h.broker.endSubscriptions(cl) // the policy may have changed while the session had no connection
 	h.broker.connected(c, cl.ID)

@@ -16,26 +16,26 @@ import (
 )
 
 // dialTCP connects and says nothing.
-func (s *site) dialTCP(t testing.TB) net.Conn {
-	t.Helper()
-	c := must((&net.Dialer{}).DialContext(t.Context(), "tcp", s.addr))(t)
-	t.Cleanup(func() { _ = c.Close() })
+func (s *site) dialTCP(tb testing.TB) net.Conn {
+	tb.Helper()
+	c := must((&net.Dialer{}).DialContext(tb.Context(), "tcp", s.addr))(tb)
+	tb.Cleanup(func() { _ = c.Close() })
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
 
 // clientHello is the first flight of a TLS handshake.
-func (s *site) clientHello(t testing.TB) []byte {
-	t.Helper()
+func (s *site) clientHello(tb testing.TB) []byte {
+	tb.Helper()
 	near, far := net.Pipe()
 	defer near.Close() //nolint:errcheck // a pipe
-	config := s.clientTLS(t, "alice").Clone()
+	config := s.clientTLS(tb, "alice").Clone()
 	config.ServerName = "localhost"
-	go func() { _ = tls.Client(far, config).HandshakeContext(t.Context()) }()
+	go func() { _ = tls.Client(far, config).HandshakeContext(tb.Context()) }()
 	b := make([]byte, 4096)
-	n := must(near.Read(b))(t)
+	n := must(near.Read(b))(tb)
 	return b[:n]
 }
 
@@ -82,7 +82,7 @@ func TestConnectionsAreCapped(t *testing.T) {
 				_, err := s.tryConnect(t, "alice", "3", nil)
 				return err == nil
 			})
-			s.dial(t, "agent") // the node is not kept out
+			s.dialNode(t) // the node is not kept out
 		})
 	}
 }
@@ -337,7 +337,7 @@ func (p *panicking) Accept() (net.Conn, error) {
 
 func TestPanicEndsOneConnection(t *testing.T) {
 	s := start(t, func(c *broker.Config) { c.Listeners[0].Net = &panicking{c.Listeners[0].Net} })
-	agent := s.dial(t, "agent")
+	agent := s.dialNode(t)
 	c := s.dialRaw(t, "alice")
 	c.send(t, persistent311("id"))
 	for s.Stats().ByReason[broker.ReasonPanic] == 0 {

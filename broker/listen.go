@@ -23,25 +23,30 @@ const (
 )
 
 // accept serves a listener until it is closed. An error that is not the end of the listener (out of file descriptors, a
-// connection reset while it waited) is tried again.
-func (b *Broker) accept(ctx context.Context, l *Listener) error {
+// connection reset while it waited) is tried again; failed is told when someone else closes the listener.
+func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
 	backoff := minAcceptBackoff
 	for {
 		raw, err := l.Net.Accept()
-		switch {
-		case err == nil:
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = raw.Close() // nothing was said on it
+			}
+			return
+		}
+		if err == nil {
 			backoff = minAcceptBackoff
 			b.admit(raw, l)
 			continue
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		if errors.Is(err, net.ErrClosed) {
+			failed(fmt.Errorf("listener %s: %w", l.Name, err))
+			return
 		}
 		b.acceptFailed(l, err)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(backoff):
 		}
 		backoff = min(2*backoff, maxAcceptBackoff)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -17,6 +18,7 @@ const nowhere = "-"
 // to acknowledge it.
 func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	r := &c.request
+	h.broker.journal.published.Add(1)
 	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Retain); reason != "" {
 		h.broker.denied(reason, c, pk.TopicName)
 		r.denied = reason
@@ -76,11 +78,29 @@ func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// OnQosPublish is told of every message that goes into a session's inflight store.
+// OnQosPublish is told of every message that went into a session's inflight store, and of those sent again.
+//
+// mochi orders the store by the second of arrival, and only by 16 bits of it: messages that waited for a client would
+// come in any order. So the second is replaced by a number that counts up; rank makes it fit into 16 bits.
 func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
-	if c := connOf(cl); c != nil && pk.FixedHeader.Type == packets.Publish {
-		c.inflightBytes.Add(int64(len(pk.Payload) + len(pk.TopicName)))
+	c := connOf(cl)
+	if c == nil || pk.FixedHeader.Type != packets.Publish || pk.FixedHeader.Dup {
+		return
 	}
+	c.inflightBytes.Add(int64(len(pk.Payload) + len(pk.TopicName)))
+	pk.Created = c.arrivals.Add(1)
+	cl.State.Inflight.Set(pk)
+}
+
+// rank numbers the stored messages from 1 in the order of their arrival, and returns how many there are.
+func rank(cl *mqtt.Client) int64 {
+	stored := cl.State.Inflight.GetAll(false)
+	slices.SortFunc(stored, func(a, b packets.Packet) int { return cmp.Compare(a.Created, b.Created) })
+	for i, pk := range stored {
+		pk.Created = int64(i + 1)
+		cl.State.Inflight.Set(pk)
+	}
+	return int64(len(stored))
 }
 
 // recountInterval is how long a full session stays full before its messages are counted again.
@@ -214,16 +234,22 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 }
 
 func (h *hook) encodePublish(c *conn, pk packets.Packet) {
+	h.broker.journal.delivered.Add(1)
 	acknowledged := pk.FixedHeader.Qos > 0
-	// Messages sent again when a session resumes go out before the client's acknowledgements are read.
-	c.waitRoom(acknowledged && !pk.FixedHeader.Dup)
+	if pk.FixedHeader.Dup {
+		// Sent again as the session resumes, before the client's acknowledgements are read, and before anything new.
+		c.waitRoom(false)
+	} else {
+		c.waitAdmitted()
+		c.waitRoom(acknowledged)
+	}
 	if acknowledged {
 		c.sentUnacknowledged()
 	}
 }
 
 func (h *hook) encodeConnack(cl *mqtt.Client, pk *packets.Packet) {
-	pk.Properties.MaximumPacketSize = uint32(min(h.broker.limits.MaxPacketBytes, math.MaxInt32))
+	pk.Properties.MaximumPacketSize = clamp[uint32](h.broker.limits.MaxPacketBytes, math.MaxUint32)
 	if cl.Properties.Props.SessionExpiryIntervalFlag {
 		pk.Properties.SessionExpiryInterval = cl.Properties.Props.SessionExpiryInterval
 		pk.Properties.SessionExpiryIntervalFlag = true

@@ -13,11 +13,11 @@ import (
 )
 
 // mosquitto runs mosquitto_pub or mosquitto_sub over TLS 1.3 with a certificate of its own.
-func (s *site) mosquitto(ctx context.Context, t testing.TB, program string, f pki.Files, args ...string) *exec.Cmd {
-	t.Helper()
+func (s *site) mosquitto(ctx context.Context, tb testing.TB, program string, f pki.Files, args ...string) *exec.Cmd {
+	tb.Helper()
 	_, port, err := net.SplitHostPort(s.addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	args = append([]string{"-h", "127.0.0.1", "-p", port, "--tls-version", "tlsv1.3", "--cafile", f.CA}, args...)
 	if f.Certificate != "" {

@@ -86,8 +86,8 @@ func (p *policy) grants(identity string) *grants {
 	}
 	for _, rule := range p.rules {
 		if rule.Identity == "*" || rule.Identity == identity {
-			g.publish = append(g.publish[:len(g.publish):len(g.publish)], expand(rule.Publish, identity)...)
-			g.subscribe = append(g.subscribe[:len(g.subscribe):len(g.subscribe)], expand(rule.Subscribe, identity)...)
+			g.publish = append(slices.Clip(g.publish), expand(rule.Publish, identity)...)
+			g.subscribe = append(slices.Clip(g.subscribe), expand(rule.Subscribe, identity)...)
 		}
 	}
 	return g

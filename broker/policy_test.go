@@ -147,9 +147,22 @@ func TestSubscribeJudged(t *testing.T) {
 		filter string
 		code   byte
 	}{
-		{"state/#", 1}, {"state/+/b", 1}, {"state", 1}, {"$share/g/state/x", 1}, {"verdict/alice", 1}, {"$SYS/broker/version", 1},
-		{"#", 0x80}, {"+/x", 0x80}, {"stat", 0x80}, {"led", 0x80}, {"verdict/bob", 0x80}, {"verdict/+", 0x80},
-		{"$share/g/#", 0x80}, {"$share/state/x", 0x80}, {"$SYS/#", 0x80}, {"$SYS/broker/uptime", 0x80},
+		{"state/#", 1},
+		{"state/+/b", 1},
+		{"state", 1},
+		{"$share/g/state/x", 1},
+		{"verdict/alice", 1},
+		{"$SYS/broker/version", 1},
+		{"#", 0x80},
+		{"+/x", 0x80},
+		{"stat", 0x80},
+		{"led", 0x80},
+		{"verdict/bob", 0x80},
+		{"verdict/+", 0x80},
+		{"$share/g/#", 0x80},
+		{"$share/state/x", 0x80},
+		{"$SYS/#", 0x80},
+		{"$SYS/broker/uptime", 0x80},
 	} {
 		if code := alice.subscribe(t, tc.filter, 1); code != tc.code {
 			t.Errorf("%s: SUBACK code %#x, want %#x", tc.filter, code, tc.code)
@@ -212,7 +225,7 @@ func TestPublishRefused(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := start(t, func(c *broker.Config) { c.Policy = commands() })
-			agent := s.dial(t, "agent")
+			agent := s.dialNode(t)
 			agent.subscribe(t, "#", 1)
 			for _, want := range []struct{ version, qos, kind, reason byte }{
 				{4, 1, 0x40, 0}, {4, 2, 0x50, 0}, {5, 1, 0x40, 0x87}, {5, 2, 0x50, 0x87},

@@ -132,5 +132,5 @@ func (b *Broker) forget(cl *mqtt.Client) {
 
 // sessionExpirySeconds is the limit as MQTT 5 counts it.
 func (b *Broker) sessionExpirySeconds() uint32 {
-	return uint32(min(b.limits.MaxSessionExpiry/time.Second, math.MaxUint32-1))
+	return clamp[uint32](b.limits.MaxSessionExpiry/time.Second, math.MaxUint32-1)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,32 @@ func TestStoredMessagesAreDelivered(t *testing.T) {
 	again.want(t, "x", "while away")
 }
 
+// mochi stores the second of arrival and sorts by that: within a second the order is random.
+func TestStoredMessagesKeepTheirOrder(t *testing.T) {
+	s := start(t, nil)
+	bob := s.connect(t, "bob", "")
+	const each = 100
+	for round := range 3 {
+		c := s.dialRaw(t, "alice")
+		c.send(t, persistent311("id"))
+		c.read(t)
+		for n := range round * each { // all that was never acknowledged comes again, in its order
+			if m := c.read(t); string(m[len(m)-3:]) != fmt.Sprintf("%03d", n) {
+				t.Fatalf("round %d: message %d is %q", round, n, m)
+			}
+		}
+		c.send(t, packet(0x82, []byte{0xff, 0xff}, str("x"), []byte{1}))
+		if ack := c.read(t); ack[0] != 0x90 {
+			t.Fatalf("received % x, want SUBACK", ack)
+		}
+		_ = c.Close()
+		eventually(t, "gone", func() bool { return s.Stats().Connections == 1 })
+		for n := range each {
+			bob.publish(t, "x", fmt.Sprintf("%03d", round*each+n), 1)
+		}
+	}
+}
+
 func TestSessionsExpire(t *testing.T) {
 	s := start(t, func(c *broker.Config) { c.Limits.MaxSessionExpiry = time.Second })
 	for _, connect := range [][]byte{
@@ -329,7 +356,7 @@ func TestDisconnect(t *testing.T) {
 
 func TestRecheck(t *testing.T) {
 	s := start(t, nil)
-	alice, bob, agent := s.connect(t, "alice", ""), s.connect(t, "bob", ""), s.dial(t, "agent")
+	alice, bob, agent := s.connect(t, "alice", ""), s.connect(t, "bob", ""), s.dialNode(t)
 	s.Recheck(func(cs tls.ConnectionState) error {
 		if cs.PeerCertificates[0].Subject.CommonName == "alice" {
 			return errors.New("revoked")

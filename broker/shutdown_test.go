@@ -46,7 +46,7 @@ func TestShutdownWhateverClientsDo(t *testing.T) {
 		cut.send(t, connect311(""), []byte{0x30, 0x80, 1, 0})
 		cut.read(t)
 	}
-	s.dial(t, "agent")
+	s.dialNode(t)
 	payload := string(make([]byte, 100<<10))
 	for s.Stats().ByReason[broker.ReasonQueueFull] == 0 { // the stalled ones hold all they may
 		bob.publish(t, "flood", payload, 1)

@@ -67,6 +67,8 @@ type Stats struct {
 type journal struct {
 	counters  map[Reason]*counter // filled by init, then only read
 	connected counter
+	published atomic.Uint64
+	delivered atomic.Uint64
 }
 
 type counter struct {
@@ -144,8 +146,8 @@ func (b *Broker) Stats() Stats {
 		Subscriptions: int(atomic.LoadInt64(&b.server.Info.Subscriptions)),
 		Retained:      b.server.Topics.Retained.Len(),
 		Accepted:      b.journal.connected.total.Load(),
-		Received:      uint64(atomic.LoadInt64(&b.server.Info.MessagesReceived)),
-		Sent:          uint64(atomic.LoadInt64(&b.server.Info.MessagesSent)),
+		Received:      b.journal.published.Load(),
+		Sent:          b.journal.delivered.Load(),
 		ByReason:      map[Reason]uint64{},
 	}
 	s.Connections, s.Pending = b.conns.counts()

@@ -56,8 +56,11 @@ func unshared(filter string) string {
 // publishable reports whether clients may publish to the topic at all: mochi answers publishes to these not even with an
 // acknowledgement.
 func publishable(topic string) bool {
-	first, _, _ := strings.Cut(topic, "/")
-	return !strings.EqualFold(first, "$share") && !(len(first) >= 4 && strings.EqualFold(first[:4], "$SYS"))
+	if topic == "" || topic[0] != '$' {
+		return true
+	}
+	first, _, _ := strings.Cut(strings.ToUpper(topic), "/")
+	return first != "$SHARE" && !strings.HasPrefix(first, "$SYS")
 }
 
 // checkFilter reports whether a filter of a policy is well formed.

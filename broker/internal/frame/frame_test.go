@@ -233,8 +233,7 @@ func stream(version byte, rest []byte) []byte {
 }
 
 func code(err error) byte {
-	var bad *frame.Error
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*frame.Error](err); ok {
 		return bad.Code
 	}
 	return 0
@@ -322,6 +321,7 @@ func TestMemoryFollowsBytesThatArrived(t *testing.T) {
 	l.PacketBytes = 200 << 20
 	head := slices.Concat(hello3, []byte{0x30, 0xff, 0xff, 0xff, 0x3f, 0, 1, 'a'})
 	allocated := testing.Benchmark(func(b *testing.B) {
+		b.Helper()
 		b.ReportAllocs()
 		for b.Loop() {
 			_, _ = io.ReadAll(frame.NewReader(bytes.NewReader(head), l))

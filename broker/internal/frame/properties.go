@@ -123,7 +123,8 @@ func (l *Limits) property(c *cursor, id byte) error {
 	case propTopicAlias:
 		return &Error{CodeAliasInvalid, "topic aliases are not offered"}
 	case propUser:
-		valid = text(c.bytes()) && text(c.bytes())
+		key, value := c.bytes(), c.bytes()
+		valid = text(key) && text(value)
 	case propMaximumPacketSize:
 		valid = c.u32() > 0 || c.short
 	}
