@@ -2,8 +2,13 @@ package signing_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -148,6 +153,69 @@ func TestDigestLengths(t *testing.T) {
 				t.Errorf("verifying: want %v", test.ok)
 			}
 		})
+	}
+}
+
+// TestNumbersBeyondTheOrder: s+n must not pass for s. Only for a tiny s does it
+// fit into 32 bytes, so the key is made for a signature with the nonce 1 and
+// s = 1: r is the x coordinate of the generator, d = (1-e)/r.
+func TestNumbersBeyondTheOrder(t *testing.T) {
+	for _, test := range []struct {
+		algorithm signing.Algorithm
+		order, x  string
+	}{
+		{
+			signing.ES256, "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551",
+			"6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296",
+		},
+		{
+			signing.ES256K, "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141",
+			"79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
+		},
+	} {
+		t.Run(string(test.algorithm), func(t *testing.T) {
+			digest := sha256.Sum256([]byte("any"))
+			n, _ := new(big.Int).SetString(test.order, 16)
+			r, _ := new(big.Int).SetString(test.x, 16)
+			d := new(big.Int).Sub(big.NewInt(1), new(big.Int).SetBytes(digest[:]))
+			d.Mul(d, new(big.Int).ModInverse(r, n)).Mod(d, n)
+			key, err := scalarKey(t, test.algorithm, fmt.Sprintf("%064x", d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			signature := func(s *big.Int) []byte {
+				return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+			}
+			if !key.Public().VerifyDigest(digest[:], signature(big.NewInt(1))) {
+				t.Error("s = 1 is refused")
+			}
+			if key.Public().VerifyDigest(digest[:], signature(new(big.Int).Add(n, big.NewInt(1)))) {
+				t.Error("s = n+1 is accepted")
+			}
+		})
+	}
+}
+
+// TestES256RefusesSHA1 has the standard library sign what ours does not.
+func TestES256RefusesSHA1(t *testing.T) {
+	key := newKey(t, signing.ES256)
+	block, _ := pem.Decode(key.PEM())
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		t.Fatalf("parsed %T", parsed)
+	}
+	digest := bytes.Repeat([]byte{7}, 20)
+	r, s, err := ecdsa.Sign(rand.Reader, private, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	if key.Public().VerifyDigest(digest, signature) {
+		t.Error("accepted")
 	}
 }
 

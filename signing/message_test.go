@@ -139,6 +139,20 @@ func TestVerifyWithAnotherKey(t *testing.T) {
 	}
 }
 
+// TestVerifyWithTheKeyUnderAnotherName: what Verify returns says which key
+// signed, so a message by the key that names another one is refused too.
+func TestVerifyWithTheKeyUnderAnotherName(t *testing.T) {
+	key := newKey(t, signing.ES256)
+	header := `{"alg":"ES256","kid":"` + newKey(t, signing.ES256).Public().ID() + `","typ":"pinseal+jwt"}`
+	parsed, err := signing.Parse(signedParts(t, key, header, `{"aud":"a","iat":0,"seq":0,"msg":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parsed.Verify(key.Public()); reasonOf(t, err) != signing.ReasonBadSignature {
+		t.Errorf("%v, want bad-signature", err)
+	}
+}
+
 // TestDigestNamesTheMessage: the twin has the digest of the first, another
 // message has not.
 func TestDigestNamesTheMessage(t *testing.T) {

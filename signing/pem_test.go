@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/pem"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,6 +128,7 @@ func TestKeysRefused(t *testing.T) {
 		{"version 2 SEC 1", swap(sec1, "\x02\x01\x01", "\x02\x01\x02"), "ECPrivateKey"},
 		{"version 1 PKCS 8", swap(private, "\x02\x01\x00", "\x02\x01\x01"), "PKCS 8"},
 		{"no parameters", swap(sec1, "\xa0\x0a\x06", "\xa2\x0a\x06"), ""},
+		{"two curves", twoCurves(), "two curves"},
 		{"certificate", openssl("req", "-x509", "-key", file, "-subj", "/CN=x"), ""},
 	}
 	for _, test := range tests {
@@ -182,4 +184,12 @@ func evenKey(t *testing.T) string {
 			return string(data)
 		}
 	}
+}
+
+// twoCurves is a PKCS 8 structure for P-256 around an ECPrivateKey that says
+// secp256k1.
+func twoCurves() string {
+	inner := slices.Concat([]byte("\x30\x2e\x02\x01\x01\x04\x20"), bytes.Repeat([]byte{7}, 32), []byte("\xa0\x07\x06\x05\x2b\x81\x04\x00\x0a"))
+	outer := "\x30\x4a\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x30"
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: slices.Concat([]byte(outer), inner)}))
 }
