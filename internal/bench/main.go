@@ -1,0 +1,117 @@
+// Command bench measures pinseal beside the stack that it replaces: Debian's mosquitto with mutual TLS and an agent of
+// paho-python and python-ecdsa (legacy/agent.py), which does the legacy scheme.
+//
+//	go run ./internal/bench [-rounds 5]
+//
+// Both do the same work on the same machine in the same run, in turns, with the same certificates and the same client:
+// what differs from one run to another, or with what else the machine does, shows in both, so that the ratios are what
+// to look at. Every figure is the median over the rounds. Nothing is asserted. docs/performance.md explains the rows.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/term"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
+	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
+	flag.Parse()
+	var err error
+	if *profile != "" {
+		err = runProfile(ctx, *profile)
+	} else {
+		err = run(ctx, max(*rounds, 1), os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1) //nolint:forbidigo // this is the main of a program
+	}
+}
+
+func run(ctx context.Context, rounds int, out io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "pinseal-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	tell := progress(os.Stderr)
+	tell("building pinseal")
+	program := filepath.Join(dir, "pinseal")
+	if err := build(ctx, program); err != nil {
+		return err
+	}
+	us, err := ours(ctx, program, filepath.Join(dir, "ours"))
+	if err != nil {
+		return err
+	}
+	them, err := theirs(ctx, filepath.Join(dir, "ours"), filepath.Join(dir, "theirs"))
+	if err != nil {
+		return err
+	}
+	r, begin := results{}, time.Now()
+	for i := range rounds {
+		if err := round(ctx, r, us, them, func(what string) {
+			tell(fmt.Sprintf("round %d of %d: %s", i+1, rounds, what))
+		}); err != nil {
+			return err
+		}
+	}
+	tell("")
+	return r.write(out, rounds, time.Since(begin))
+}
+
+// round measures every stack once, and the bare operations.
+func round(ctx context.Context, r results, us, them *stack, tell func(string)) error {
+	for _, s := range []*stack{us, them} {
+		f, err := live(ctx, s, func(what string) { tell(s.name + ", " + what) })
+		if err != nil {
+			return explain(err, s)
+		}
+		r.add(s.name, f)
+	}
+	tell("bare operations")
+	return errors.Join(r.addVerification(), r.addDisk(filepath.Dir(us.log)))
+}
+
+// explain adds the end of what the processes printed.
+func explain(err error, s *stack) error {
+	log, readErr := os.ReadFile(s.log)
+	if readErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, log[max(0, len(log)-2000):])
+}
+
+// build makes the program as it is released.
+func build(ctx context.Context, to string, flags ...string) error {
+	args := append([]string{"build", "-trimpath", "-o", to}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "pinseal/cmd/pinseal")...) //nolint:gosec // our own arguments
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building pinseal: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// progress shows on a terminal what is being measured.
+func progress(to *os.File) func(string) {
+	if !term.IsTerminal(int(to.Fd())) {
+		return func(string) {}
+	}
+	return func(what string) {
+		_, _ = fmt.Fprintf(to, "\r\x1b[K%s", what) // nobody's loss
+	}
+}

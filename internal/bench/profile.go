@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+//go:embed profile/hook.go.txt
+var profileHook []byte
+
+// runProfile loads a pinseal that was built with a profiling hook, which the real one has not, and writes what it did.
+func runProfile(ctx context.Context, to string) (err error) {
+	dir, err := os.MkdirTemp("", "pinseal-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if to, err = filepath.Abs(to); err != nil {
+		return err
+	}
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	overlay, err := writeOverlay(ctx, dir)
+	if err != nil {
+		return err
+	}
+	program := filepath.Join(dir, "pinseal")
+	if err := build(ctx, program, "-overlay", overlay); err != nil {
+		return err
+	}
+	s, err := ours(ctx, program, filepath.Join(dir, "ours"))
+	if err != nil {
+		return err
+	}
+	s.env = []string{"PINSEAL_BENCH_PROFILE=" + to}
+	l, _, err := start(ctx, s)
+	if err != nil {
+		return explain(err, s)
+	}
+	rate, err := l.profiled(ctx, to)
+	if err := errors.Join(err, l.stop()); err != nil {
+		return explain(err, s)
+	}
+	fmt.Printf("%.0f commands a second\n", rate)
+	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", to) //nolint:gosec // the file our user names
+	top.Stdout, top.Stderr = os.Stdout, os.Stderr
+	return top.Run()
+}
+
+// profiled loads the stack and profiles it meanwhile.
+func (l *life) profiled(ctx context.Context, to string) (float64, error) {
+	process := l.commands[0].Process
+	if err := process.Signal(syscall.SIGUSR1); err != nil {
+		return 0, err
+	}
+	rate, _, err := sustained(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	return rate, errors.Join(process.Signal(syscall.SIGUSR1), awaitFile(ctx, to))
+}
+
+// awaitFile waits until the hook has renamed its file to what it is to be called.
+func awaitFile(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the profile was not written")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// writeOverlay writes the hook and what tells the go command to take it for a file of cmd/pinseal.
+func writeOverlay(ctx context.Context, dir string) (string, error) {
+	source, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "pinseal/cmd/pinseal").Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for cmd/pinseal: %w", err)
+	}
+	hook, overlay := filepath.Join(dir, "hook.go"), filepath.Join(dir, "overlay.json")
+	place := filepath.Join(strings.TrimSpace(string(source)), "bench_profile_hook.go")
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {place: hook}})
+	if err != nil {
+		return "", err
+	}
+	return overlay, errors.Join(os.WriteFile(hook, profileHook, 0o600), os.WriteFile(overlay, text, 0o600))
+}
