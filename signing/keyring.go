@@ -77,7 +77,7 @@ func readSigner(file, name string) ([]Signer, error) {
 	if len(name) > 64 || strings.Trim(name, base64Alphabet) != "" {
 		return nil, errors.New("a signer's name is 1 to 64 of A-Z a-z 0-9 _ -")
 	}
-	data, err := os.ReadFile(file) //nolint:gosec // G304: the folder is the operator's choice
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}

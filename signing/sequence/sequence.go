@@ -69,7 +69,7 @@ func Open(path string) (*Counter, error) {
 	if err := atomicfile.Create(path, first.marshal(), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making sequence: %w", err)
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // G304: the caller's choice
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening sequence: %w", err)
 	}
