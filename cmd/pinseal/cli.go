@@ -129,9 +129,12 @@ func (e *codeError) Unwrap() error { return e.error }
 
 func withCode(code int, err error) error { return &codeError{err, code} }
 
-// usageError is a mistake on the command line.
+// usageError is a mistake on the command line; a hint that err already has is the better one.
 func usageError(err error) error {
-	return withCode(exitUsage, withHint(err, "pinseal --help lists the commands, pinseal COMMAND --help its flags"))
+	if _, hinted := errors.AsType[*hintError](err); !hinted {
+		err = withHint(err, "pinseal --help lists the commands, pinseal COMMAND --help its flags")
+	}
+	return withCode(exitUsage, err)
 }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }

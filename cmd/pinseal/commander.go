@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +36,11 @@ type command struct {
 
 // newCommander connects; rejected hears of rejected messages whose answer nobody waits for.
 func newCommander(ctx context.Context, c *client, rejected func(agent.Verdict)) (*commander, error) {
-	if c.Node == "" || c.Name == "" {
-		return nil, usageError(withHint(errors.New("whose node, and known to it by which name?"), "--bundle FOLDER says both, or --node NODE and --name NAME"))
+	if c.Node == "" {
+		return nil, usageError(withHint(errors.New("whose answer to wait for?"), "--bundle FOLDER says it, or --node with the node's name"))
+	}
+	if err := c.defaultName(); err != nil {
+		return nil, err
 	}
 	s := &commander{client: c, rejected: rejected, waiting: map[command]chan agent.Verdict{}, challenge: make(chan string, 1)}
 	if err := s.openKeys(); err != nil {
@@ -64,8 +68,16 @@ func (s *commander) openKeys() (err error) {
 	if s.keyring, err = s.client.readSigners(); err != nil {
 		return err
 	}
+	if !knows(s.keyring, s.client.Node) {
+		return withHint(fmt.Errorf("no key of node %s in %s: its answer could not be verified", s.client.Node, s.client.Signers),
+			"put the node's public key there as %s.pem; on the node: openssl pkey -in keys/sign.key -pubout", s.client.Node)
+	}
 	s.numbers, err = sequence.Open(sequenceFile(s.client.SignKey))
 	return err
+}
+
+func knows(keyring *signing.Keyring, signer string) bool {
+	return slices.ContainsFunc(keyring.Signers(), func(s signing.Signer) bool { return s.Name == signer })
 }
 
 // Close ends the connection.

@@ -116,3 +116,21 @@ func TestFuzzSeeds(t *testing.T) {
 		t.Errorf("%d seeds, %v", len(seeds), err)
 	}
 }
+
+// TestReadme: the Python sender that the README shows is the one that the scripts run.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := os.ReadFile("../../docs/examples/send.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), string(sender)) {
+		t.Error("the README does not show docs/examples/send.py as it is")
+	}
+	if lines := strings.Count(string(sender), "\n"); lines >= 20 {
+		t.Errorf("the sender has %d lines, the README says under 20", lines)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -82,6 +83,33 @@ func (f *connectFlags) fillIn(b bundle) {
 	f.Key = orDefault(f.Key, b.clientKey())
 	f.SignKey = orDefault(f.SignKey, b.signKey())
 	f.Signers = orDefault(f.Signers, b.signers())
+}
+
+// defaultName takes the name from the client's certificate if none was given.
+func (c *client) defaultName() error {
+	if c.Name != "" {
+		return nil
+	}
+	if c.Cert == "" {
+		return usageError(withHint(errors.New("known to the node by which name?"), "--bundle FOLDER or the certificate (--cert FILE) says it, or --name NAME"))
+	}
+	data, err := os.ReadFile(c.Cert)
+	if err != nil {
+		return fmt.Errorf("reading the certificate: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return fmt.Errorf("%s holds no certificate in PEM", c.Cert)
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Cert, err)
+	}
+	c.Name, err = pki.Identity(certificate)
+	if err != nil {
+		return withHint(fmt.Errorf("%s: %w", c.Cert, err), "--name NAME says under which name the node trusts your signing key")
+	}
+	return nil
 }
 
 // connect reaches the broker; the caller gives the messages' handler and the subscriptions in cfg.
