@@ -152,7 +152,7 @@ func (c *signerShowCmd) Run(std streams) error {
 		return err
 	}
 	for _, key := range keys {
-		fmt.Fprintf(std.out, "# %s %s\n%s", key.Algorithm(), key.ID(), key.PEM())
+		fmt.Fprintf(std.out, "%s", key.PEM())
 	}
 	return nil
 }
