@@ -197,6 +197,7 @@ func (b *Broker) SetPolicy(p *Policy) error {
 	for _, cl := range b.server.Clients.GetAll() {
 		b.endSubscriptions(cl)
 	}
+	b.judgeDelayedWills()
 	return nil
 }
 

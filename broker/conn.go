@@ -34,6 +34,9 @@ type conn struct {
 	ending   atomic.Pointer[Reason] // why we ended it, if we did
 	gone     chan struct{}          // closed when mochi is done with it
 
+	willTopic  string // set by OnConnect
+	willRetain bool
+
 	arrivals atomic.Int64 // numbers the messages in the session's inflight store
 
 	// inflightBytes is an upper bound of the payloads in the session's inflight store; see roomInflight.

@@ -116,6 +116,9 @@ func (h *hook) bound(c *conn, cl *mqtt.Client) {
 	if props.SessionExpiryInterval > h.broker.sessionExpirySeconds() {
 		props.SessionExpiryInterval = h.broker.sessionExpirySeconds()
 	}
+	// Without this, the wills of sessions long forgotten could be piled up (MQTT 5.0 section 3.1.3.2.2).
+	cl.Properties.Will.WillDelayInterval = min(cl.Properties.Will.WillDelayInterval, props.SessionExpiryInterval)
+	c.willTopic, c.willRetain = cl.Properties.Will.TopicName, cl.Properties.Will.Retain
 	// A topic alias is lost when mochi drops the message that introduced it.
 	props.TopicAliasMaximum = 0
 	// mochi's flow control deadlocks on its own lock, and stalls for good: waitRoom does it instead.

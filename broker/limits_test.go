@@ -40,6 +40,7 @@ func (s *site) clientHello(tb testing.TB) []byte {
 }
 
 func TestConnectTimeout(t *testing.T) {
+	t.Parallel() // it waits for clocks
 	s := start(t, func(c *broker.Config) { c.Limits.ConnectTimeout = 300 * time.Millisecond })
 	silent, half := s.dialTCP(t), s.dialTCP(t)
 	if _, err := half.Write(s.clientHello(t)); err != nil {
@@ -303,6 +304,7 @@ func (f *flaky) Accept() (net.Conn, error) {
 }
 
 func TestAcceptIsTriedAgain(t *testing.T) {
+	t.Parallel() // it waits for clocks
 	s := start(t, func(c *broker.Config) {
 		f := &flaky{Listener: c.Listeners[0].Net}
 		f.failures.Store(5)

@@ -261,6 +261,28 @@ func TestPublishRefused(t *testing.T) {
 	}
 }
 
+func TestLogIsBoundedAndHasNoPayload(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Policy = commands() })
+	alice := s.connect(t, "alice", "")
+	for range 200 {
+		alice.publish(t, "other", "s3cret", 1)
+	}
+	alice.publish(t, "led", "s3cret", 1)
+	malformed := s.dialRaw(t, "alice")
+	malformed.send(t, connect311("id"), packet(0x30, str("#"), []byte("s3cret")))
+	malformed.wantClosed(t)
+	if n := s.Stats().ByReason[broker.ReasonPublish]; n != 200 {
+		t.Errorf("%d counted, want 200", n)
+	}
+	log := s.log.String()
+	if strings.Contains(log, "s3cret") {
+		t.Error("the log holds a payload")
+	}
+	if n := strings.Count(log, "reason=publish-not-permitted"); n < 1 || n > 20 {
+		t.Errorf("%d lines for 200 refusals", n)
+	}
+}
+
 // systemTopics is the number of $SYS topics, which are retained.
 func (s *site) systemTopics() int { return 20 }
 

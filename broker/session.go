@@ -125,9 +125,28 @@ func (b *Broker) expire(now time.Time) {
 
 // forget removes every trace of a session from mochi. The caller holds sessions.mu.
 func (b *Broker) forget(cl *mqtt.Client) {
+	b.dropDelayedWill(cl)
 	cl.ClearInflights()
 	b.server.UnsubscribeClient(cl)
 	b.server.Clients.Delete(cl.ID)
+}
+
+// dropDelayedWill takes back a will that waits for its delay. mochi does so when a client says goodbye, and only then.
+func (b *Broker) dropDelayedWill(cl *mqtt.Client) {
+	goodbye := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}}
+	_ = b.server.InjectPacket(cl, goodbye) // a plain DISCONNECT is never refused
+}
+
+// judgeDelayedWills takes back what the policy does not allow.
+func (b *Broker) judgeDelayedWills() {
+	b.sessions.mu.Lock()
+	defer b.sessions.mu.Unlock()
+	for _, a := range b.sessions.away {
+		c := connOf(a.client)
+		if c.willTopic != "" && c.grants().mayPublish(c.willTopic, c.willRetain) != "" {
+			b.dropDelayedWill(a.client)
+		}
+	}
 }
 
 // sessionExpirySeconds is the limit as MQTT 5 counts it.

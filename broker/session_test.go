@@ -225,6 +225,7 @@ func TestStoredMessagesKeepTheirOrder(t *testing.T) {
 }
 
 func TestSessionsExpire(t *testing.T) {
+	t.Parallel() // it waits for clocks
 	s := start(t, func(c *broker.Config) { c.Limits.MaxSessionExpiry = time.Second })
 	for _, connect := range [][]byte{
 		persistent311("a"), packet(0x10, str("MQTT"), []byte{5, 0, 0, 60, 5, 0x11, 0xff, 0xff, 0xff, 0xff}, str("b")),
@@ -251,6 +252,7 @@ func TestSessionsExpire(t *testing.T) {
 
 // A client must not lengthen its session beyond the limit when it disconnects.
 func TestSessionExpiryAtDisconnect(t *testing.T) {
+	t.Parallel() // it waits for clocks
 	s := start(t, func(c *broker.Config) { c.Limits.MaxSessionExpiry = time.Second })
 	c := s.dialRaw(t, "alice")
 	c.send(t, connect5("id", 0x11, 0, 0, 0, 1))
@@ -281,6 +283,7 @@ func TestStoredSessionsAreLimited(t *testing.T) {
 }
 
 func TestKeepAliveIsBounded(t *testing.T) {
+	t.Parallel() // it waits for clocks
 	s := start(t, func(c *broker.Config) { c.Limits.MaxKeepAlive = time.Second })
 	var silent []raw
 	for _, asked := range [][]byte{{0, 0}, {0xff, 0xff}, {0, 2}} {
@@ -341,6 +344,42 @@ func TestWillAfterPolicyChange(t *testing.T) {
 	eventually(t, "denied", func() bool { return s.Stats().ByReason[broker.ReasonWill] == 1 })
 	bob.publish(t, "after", "y", 1)
 	bob.want(t, "after", "y")
+}
+
+// delayedWill connects and dies with a will that waits for a second.
+func (s *site) delayedWill(t *testing.T, id string, sessionExpiry ...byte) {
+	t.Helper()
+	c := s.dialRaw(t, "alice")
+	c.send(t, packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, byte(len(sessionExpiry))}, sessionExpiry,
+		str(id), []byte{5, 0x18, 0, 0, 0, 1}, str("w"), str(id)))
+	c.read(t)
+	_ = c.NetConn().Close()
+}
+
+func TestDelayedWill(t *testing.T) {
+	t.Parallel() // it waits for clocks
+	s := start(t, func(c *broker.Config) { c.Limits.MaxStoredSessions = 1 })
+	expiry := []byte{0x11, 0, 0, 0, 60}
+	bob := s.connect(t, "bob", "")
+	bob.subscribe(t, "#", 1)
+	s.delayedWill(t, "no session to wait with")
+	bob.want(t, "w", "no session to wait with")
+	s.delayedWill(t, "forgotten", expiry...)
+	eventually(t, "first gone", func() bool { return s.Stats().Connections == 1 })
+	s.delayedWill(t, "waits", expiry...)
+	bob.want(t, "w", "waits")
+
+	s.delayedWill(t, "no longer permitted", expiry...)
+	eventually(t, "last gone", func() bool { return s.Stats().Connections == 1 })
+	if err := s.SetPolicy(&broker.Policy{Rules: []broker.Rule{{Identity: "bob", Publish: []string{"#"}, Subscribe: []string{"#"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	// bob's own will comes after the time of alice's, and nothing before it.
+	c := s.dialRaw(t, "bob")
+	c.send(t, packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, 5, 0x11, 0, 0, 0, 60}, str("2"), []byte{5, 0x18, 0, 0, 0, 2}, str("w"), str("bob's")))
+	c.read(t)
+	_ = c.NetConn().Close()
+	bob.want(t, "w", "bob's")
 }
 
 func TestDisconnect(t *testing.T) {
