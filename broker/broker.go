@@ -29,6 +29,7 @@ type Broker struct {
 	sessions  sessions
 	journal   journal
 	buffers   sync.Pool
+	rates     sync.Map // identity: *rate.Limiter; as many as the authority has named
 	started   atomic.Bool
 	ready     chan struct{}
 }

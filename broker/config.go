@@ -67,6 +67,9 @@ type Limits struct {
 	MaxInflight, MaxInflightBytes int
 	// ReceiveMaximum bounds the QoS 2 messages a client has published and not yet released.
 	ReceiveMaximum int
+	// MaxPublishRate is the number of messages a second that one identity may publish, over all its connections. Beyond,
+	// the broker reads from it more slowly. The node itself is not limited.
+	MaxPublishRate int
 	// MaxQueuedMessages and MaxQueuedBytes bound what waits for a connected client that reads too slowly. Messages
 	// beyond are not delivered to it.
 	MaxQueuedMessages, MaxQueuedBytes int
@@ -94,6 +97,7 @@ func DefaultLimits() Limits {
 		MaxInflight:              4096,
 		MaxInflightBytes:         8 << 20,
 		ReceiveMaximum:           1024,
+		MaxPublishRate:           20000,
 		MaxQueuedMessages:        1024,
 		MaxQueuedBytes:           1 << 20,
 	}
@@ -123,6 +127,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxInflight, d.MaxInflight},
 		{&l.MaxInflightBytes, d.MaxInflightBytes},
 		{&l.ReceiveMaximum, d.ReceiveMaximum},
+		{&l.MaxPublishRate, d.MaxPublishRate},
 		{&l.MaxQueuedMessages, d.MaxQueuedMessages},
 		{&l.MaxQueuedBytes, d.MaxQueuedBytes},
 	} {

@@ -33,6 +33,7 @@ type conn struct {
 	granted  atomic.Pointer[grants]
 	ending   atomic.Pointer[Reason] // why we ended it, if we did
 	gone     chan struct{}          // closed when mochi is done with it
+	closing  chan struct{}          // closed by Close and after a failed write
 
 	willTopic  string // set by OnConnect
 	willRetain bool
@@ -169,7 +170,7 @@ type outbox struct {
 }
 
 func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
-	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{})}
+	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{}), closing: make(chan struct{})}
 	c.out.changed.L = &c.out.mu
 	c.out.finished = make(chan struct{})
 	return c
@@ -207,6 +208,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	o.closed = true
+	close(c.closing)
 	o.grace = time.AfterFunc(closeGrace, func() { _ = c.raw.Close() })
 	o.changed.Broadcast()
 	c.startFlushing()
@@ -260,7 +262,10 @@ func (c *conn) abandon(err error) {
 	_ = c.raw.Close() // it has failed already
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	c.out.closed = true
+	if !c.out.closed {
+		c.out.closed = true
+		close(c.closing)
+	}
 	c.out.buf = nil
 	c.out.changed.Broadcast()
 }

@@ -290,6 +290,28 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
+func TestPublishRate(t *testing.T) {
+	t.Parallel() // it waits for clocks
+	s := start(t, func(c *broker.Config) { c.Limits.MaxPublishRate = 50 })
+	alice, again, bob := s.connect(t, "alice", "1"), s.connect(t, "alice", "2"), s.connect(t, "bob", "")
+	began := time.Now()
+	for range 50 { // 50 at once are allowed, the other 50 take a second
+		alice.publish(t, "x", "m", 1)
+		again.publish(t, "x", "m", 1)
+	}
+	if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
+		t.Errorf("100 messages at 50 a second took %v", took)
+	}
+	began = time.Now()
+	bob.publish(t, "x", "m", 1) // is another identity
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("another identity waited %v", took)
+	}
+	if n := s.Stats().ByReason[broker.ReasonThrottled]; n == 0 {
+		t.Error("not counted")
+	}
+}
+
 // flaky fails to accept as a process does that has run out of file descriptors.
 type flaky struct {
 	net.Listener

@@ -32,6 +32,7 @@ const (
 	ReasonTooManySubscriptions Reason = "too-many-subscriptions"  // MaxSubscriptions
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
+	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate
 	ReasonSlow                 Reason = "slow"                    // a client that did not read within WriteTimeout
 	ReasonCertificate          Reason = "certificate"             // a certificate that is no longer accepted
 	ReasonTakenOver            Reason = "taken-over"              // the same client connected again
@@ -45,7 +46,7 @@ func Reasons() []Reason {
 		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
-		ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
+		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
 
@@ -115,6 +116,14 @@ func (b *Broker) denied(reason Reason, c *conn, topic string) {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "request denied",
 			slog.String("reason", string(reason)), slog.String("topic", topic), c.attrs(),
 			slog.Uint64("suppressed", suppressed))
+	}
+}
+
+// throttled notes that a publish had to wait.
+func (b *Broker) throttled(c *conn) {
+	if write, suppressed := b.journal.counters[ReasonThrottled].count(); write {
+		b.log.LogAttrs(context.Background(), slog.LevelWarn, "client publishes too fast, slowing it down",
+			slog.String("reason", string(ReasonThrottled)), c.attrs(), slog.Uint64("suppressed", suppressed))
 	}
 }
 
