@@ -41,7 +41,7 @@ func TestScript(t *testing.T) {
 			"freeport": cmdFreePort,
 			"start":    cmdStart,
 			"signal":   cmdSignal,
-			"stop":     cmdStop,
+			"end":      cmdEnd,
 			"waitlog":  cmdWaitLog,
 			"waitfile": cmdWaitFile,
 			"status":   cmdStatus,
@@ -108,8 +108,9 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(daemons(ts)[args[0]].cmd.Process.Signal(signals[args[1]]))
 }
 
-// cmdStop ends a program with SIGTERM and wants a clean exit within ten seconds; ! stop wants a failure.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// cmdEnd ends a program with SIGTERM and wants a clean exit within ten seconds; ! end wants a failure. It is not named
+// stop, which testscript has already: it ends the script, as passed.
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	d := daemons(ts)[args[0]]
 	delete(daemons(ts), args[0])
 	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself

@@ -103,7 +103,7 @@ func (n *node) openReplay() (err error) {
 		n.log.Warn("replay state is missing, commands sealed before now are refused", "path", n.layout.stateDB())
 	}
 	if n.replay, err = replay.Open(n.layout.stateDB(), options); err != nil {
-		return err
+		return withHint(err, "if it is damaged, move %s away: the node starts without it and refuses every command sealed before then", n.layout.stateDB())
 	}
 	n.numbers, err = sequence.Open(sequenceFile(signKey))
 	return err
