@@ -346,20 +346,21 @@ func TestRate(t *testing.T) {
 
 // Who captured a message can make the node refuse it as often as the broker lets him; that must cost its signer nothing.
 func TestReplayFloodLeavesTheOwnerItsRate(t *testing.T) {
-	const burst = 5
+	const burst = 2
 	n := startNode(t, setup{change: func(cfg *agent.Config) {
 		cfg.Policy.Rate, cfg.Policy.Burst = 1e-6, burst
 	}})
 	captured := n.sealed(t, "operator", ledTopic, `"on"`)
 	n.command("operator", ledTopic, captured)
+	for range burst - 1 {
+		n.command("operator", ledTopic, n.sealed(t, "operator", ledTopic, `"blink"`)) // costs nothing either
+	}
 	for range 10 * burst {
 		n.publish(ledTopic, captured)
 	}
 	n.publish(ledTopic, n.sealed(t, "operator", ledTopic, `"off"`))
-	for range burst {
-		if got := n.verdict("operator").Reason; got != signing.ReasonDuplicate {
-			t.Errorf("got %s", got)
-		}
+	if got := n.verdict("operator").Reason; got != signing.ReasonDuplicate { // the last refusal that is answered
+		t.Errorf("got %s", got)
 	}
 	if got := n.verdict("operator").Reason; got != signing.ReasonApplied {
 		t.Errorf("the owner's command was answered with %s", got)
@@ -385,6 +386,40 @@ func TestQueueOfATopicIsBounded(t *testing.T) {
 		if got := n.verdict("operator").Reason; got != signing.ReasonApplied {
 			t.Errorf("got %s", got)
 		}
+	}
+	for range 5 { // there is room again
+		n.fence()
+	}
+}
+
+func TestQueueOfATopicIsBoundedInBytes(t *testing.T) {
+	n := startNode(t, setup{})
+	hold := make(chan struct{})
+	n.clock.hold.Store(&hold)
+	n.publish(ledTopic, n.sealed(t, "operator", ledTopic, `"on"`))
+	hold <- struct{}{} // what comes now waits behind this one
+	large := n.sealed(t, "operator", ledTopic, `"`+strings.Repeat("x", 45000)+`"`)
+	const sent, fit = 100, 4 << 20 / 60000
+	for range sent {
+		n.send(mqtt.Message{Topic: ledTopic, Payload: large})
+	}
+	n.command("operator", "fanStatus", n.sealed(t, "operator", "fanStatus", `"on"`))
+	if c := n.agent.Counters()[signing.ReasonRateLimited]; c < sent-fit-1 || c > sent-fit+3 {
+		t.Errorf("%d of %d messages of %d bytes did not fit", c, sent, len(large))
+	}
+	hold <- struct{}{}
+}
+
+func TestPlainRate(t *testing.T) {
+	n := startNode(t, setup{})
+	const sent = 500
+	for range sent {
+		n.observer.PublishAsync(mqtt.Message{Topic: "plain/led", Payload: []byte("1")}, nil)
+	}
+	n.fence()
+	c := n.agent.Counters()
+	if c[signing.ReasonRateLimited] == 0 || c[signing.ReasonRateLimited]+c[signing.ReasonApplied] != sent+1 {
+		t.Errorf("counted %v", c)
 	}
 }
 

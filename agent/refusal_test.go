@@ -156,12 +156,14 @@ func TestRetainedIsRefused(t *testing.T) {
 	n.observe()
 	raw := n.sealed(t, "operator", ledTopic, `"on"`)
 	n.send(mqtt.Message{Topic: ledTopic, Payload: raw, QoS: 1, Retained: true})
+	n.send(mqtt.Message{Topic: "fanStatus", Payload: make([]byte, 70000), QoS: 1, Retained: true}) // the size comes first
 
 	n = startNode(t, s)
 	if got := n.command("operator", ledTopic, raw); got != signing.ReasonApplied {
 		t.Errorf("the same message, not retained, was answered with %s", got)
 	}
-	if counted := n.agent.Counters(); counted[signing.ReasonRetained] != 1 || n.led.count() != 1 {
+	if counted := n.agent.Counters(); counted[signing.ReasonRetained] != 1 ||
+		counted[signing.ReasonMalformed] != 1 || n.led.count() != 1 {
 		t.Errorf("counted %v, the line was driven %d times", counted, n.led.count())
 	}
 }

@@ -62,6 +62,14 @@ func TestTelemetryRights(t *testing.T) {
 	}
 }
 
+func TestTelemetryForAnotherTopic(t *testing.T) {
+	n := startNode(t, setup{})
+	raw := n.sealed(t, "sensor", "telemetry/sensor-1/load", `1`)
+	if got := n.command("sensor", "telemetry/sensor-1/temperature", raw); got != signing.ReasonWrongTopic {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestTelemetryOrder(t *testing.T) {
 	const topic = "telemetry/sensor-1/load"
 	n := startNode(t, setup{})

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -288,6 +290,25 @@ func drain(s *session) {
 			return
 		}
 	}
+}
+
+// A broker that takes no acknowledgements is given up, as one that takes no publications is.
+func TestStalledBrokerIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newFakeBroker(t)
+		down := make(chan error, 1)
+		_, s := b.connect(mqtt.Config{
+			KeepAlive: time.Hour,
+			OnMessage: func(_ mqtt.Message, ack func()) { ack() },
+			OnDown:    func(err error) { down <- err },
+		})
+		start := time.Now()
+		s.publish(nil, 1, 7)
+		if err := <-down; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > patience {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		b.accept(packets.Accepted)
+	})
 }
 
 func TestQueueIsBounded(t *testing.T) {
