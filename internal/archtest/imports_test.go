@@ -67,7 +67,7 @@ func table() []row {
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
-		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sys, term}},
+		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }
 

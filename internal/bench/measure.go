@@ -40,19 +40,34 @@ func live(ctx context.Context, s *stack, tell func(string)) (f figures, err erro
 		f[p.p50], f[p.p99] = milliseconds(percentile(times, 50)), milliseconds(percentile(times, 99))
 	}
 	tell(rowRate)
-	before, errBefore := l.processorTime()
-	if f[rowRate], f[rowLost], err = sustained(ctx, l); err != nil {
+	if err := l.underLoad(ctx, f); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	after, errAfter := l.processorTime()
-	if err := errors.Join(errBefore, errAfter); err != nil {
-		return nil, err
-	}
-	f[rowCPU] = (after - before).Seconds() * 1e6 / float64(s.load)
-	kib, err := l.residentKiB()
-	f[rowMemory] = float64(kib) / 1024
-	return f, err
+	return f, nil
 }
+
+// underLoad measures the sustained rate and what it takes of the machine.
+func (l *life) underLoad(ctx context.Context, f figures) error {
+	packets, err := l.packets(l.load, alternating)
+	if err != nil {
+		return err
+	}
+	before, errBefore := l.processorTime()
+	ownBefore, errOwnBefore := ownProcessorTime()
+	if f[rowRate], f[rowLost], err = sustained(ctx, l, packets); err != nil {
+		return err
+	}
+	after, errAfter := l.processorTime()
+	own, errOwn := ownProcessorTime()
+	kib, err := l.residentKiB()
+	f[rowCPU] = (after - before).Seconds() * 1e6 / float64(l.load)
+	f[rowOwn] = (own - ownBefore).Seconds() * 1e6 / float64(l.load)
+	f[rowMemory] = float64(kib) / 1024
+	return errors.Join(errBefore, errOwnBefore, errAfter, errOwn, err)
+}
+
+// alternating switches off first: before it, the line is on.
+func alternating(i int) bool { return i%2 == 1 }
 
 // start measures the time from starting the processes to the first command acted on.
 func start(ctx context.Context, s *stack) (_ *life, took time.Duration, err error) {
@@ -135,8 +150,7 @@ func paces() []pace {
 
 // latencies measures from the moment before a command is written to the socket to the change of the line.
 func latencies(ctx context.Context, l *life, p pace) (times []time.Duration, err error) {
-	on := func(i int) bool { return i%2 == 1 } // the line is on
-	packets, err := l.packets(p.messages, on)
+	packets, err := l.packets(p.messages, alternating)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +169,7 @@ func latencies(ctx context.Context, l *life, p pace) (times []time.Duration, err
 		if err := l.client.send(packet); err != nil {
 			return nil, err
 		}
-		changed, err := w.await(ctx, on(i))
+		changed, err := w.await(ctx, alternating(i))
 		if err != nil {
 			return nil, err
 		}
@@ -165,11 +179,7 @@ func latencies(ctx context.Context, l *life, p pace) (times []time.Duration, err
 }
 
 // sustained sends as fast as the stack acts, with a fixed number of commands on their way.
-func sustained(ctx context.Context, l *life) (perSecond, lost float64, err error) {
-	packets, err := l.packets(l.load, func(i int) bool { return i%2 == 0 })
-	if err != nil {
-		return 0, 0, err
-	}
+func sustained(ctx context.Context, l *life, packets [][]byte) (perSecond, lost float64, err error) {
 	before, err := l.acted()
 	if err != nil {
 		return 0, 0, err

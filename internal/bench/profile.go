@@ -59,11 +59,15 @@ func runProfile(ctx context.Context, to string) (err error) {
 
 // profiled loads the stack and profiles it meanwhile.
 func (l *life) profiled(ctx context.Context, to string) (float64, error) {
+	packets, err := l.packets(l.load, alternating)
+	if err != nil {
+		return 0, err
+	}
 	process := l.commands[0].Process
 	if err := process.Signal(syscall.SIGUSR1); err != nil {
 		return 0, err
 	}
-	rate, _, err := sustained(ctx, l)
+	rate, _, err := sustained(ctx, l, packets)
 	if err != nil {
 		return 0, err
 	}

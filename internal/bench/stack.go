@@ -25,6 +25,8 @@ import (
 	"pinseal/pki"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -132,6 +134,15 @@ func (l *life) processorTime() (sum time.Duration, err error) {
 		}
 	}
 	return sum, nil
+}
+
+// ownProcessorTime is what the load generator has used so far. It runs on the same processors.
+func ownProcessorTime() (time.Duration, error) {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return 0, err
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
 }
 
 // bundle is what init has made for the operator. The replaced stack gets the same certificates.

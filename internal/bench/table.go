@@ -14,6 +14,7 @@ const (
 	rowRate   = "signed commands acted on, a second"
 	rowLost   = "commands lost under that load"
 	rowCPU    = "processor time of broker and agent for a command then, µs"
+	rowOwn    = "processor time of the load generator for a command then, µs"
 	rowMemory = "resident memory of broker and agent after it, MB"
 	rowStart  = "start to first command acted on, ms"
 	rowES256  = "opening a sealed ES256 message / bare P-256 verification, µs"
@@ -42,6 +43,7 @@ func rows() []row {
 		row{rowRate, nameOurs, nameTheirs, 0},
 		row{rowLost, nameOurs, nameTheirs, 0},
 		row{rowCPU, nameOurs, nameTheirs, 0},
+		row{rowOwn, nameOurs, nameTheirs, 0},
 		row{rowMemory, nameOurs, nameTheirs, 1},
 		row{rowStart, nameOurs, nameTheirs, 0},
 		row{rowES256, nameOurs, bare, 1},
