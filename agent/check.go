@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/time/rate"
+
+	"pinseal/signing"
+)
+
+func (cfg *Config) check() error {
+	switch {
+	case !validName(cfg.Node):
+		return fmt.Errorf("%q is not a name for a node", cfg.Node)
+	case cfg.Key == nil, cfg.Sequence == nil:
+		return errors.New("the node needs a key and a sequence to seal with")
+	case cfg.Replay == nil:
+		return errors.New("the node needs a replay database")
+	case cfg.Clock == nil:
+		return errors.New("the node needs a clock")
+	}
+	return nil
+}
+
+// validName is the rule for the names of identities, nodes and outputs.
+func validName(s string) bool {
+	return s != "" && len(s) <= 64 && strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	}) < 0
+}
+
+func (a *Agent) addOutputs() error {
+	for _, cfg := range a.cfg.Outputs {
+		switch {
+		case !validName(cfg.Name) || cfg.Name == "verdict": // pinseal/<node>/verdict/set would be a verdict
+			return fmt.Errorf("%q is not a name for an output", cfg.Name)
+		case a.outputs[cfg.Name] != nil:
+			return fmt.Errorf("there are two outputs %s", cfg.Name)
+		case cfg.Line == nil:
+			return fmt.Errorf("the output %s has no line", cfg.Name)
+		}
+		o := &output{
+			name:       cfg.Name,
+			stateTopic: StateTopic(a.cfg.Node, cfg.Name),
+			line:       cfg.Line,
+			lane:       &lane{in: newFIFO[*job](), accepted: newFIFO[*command]()},
+			plainRate:  rate.NewLimiter(defaultRate, defaultBurst),
+		}
+		o.on.Store(cfg.Line.On())
+		a.outputs[cfg.Name] = o
+		if err := errors.Join(
+			a.addTopic(cfg.Topic, o, false),
+			a.addTopic(SetTopic(a.cfg.Node, cfg.Name), o, false),
+			a.addTopic(cfg.PlainTopic, o, true),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Agent) addTopic(topic string, o *output, plain bool) error {
+	switch {
+	case topic == "":
+		return nil
+	case !signing.ValidTopic(topic):
+		return fmt.Errorf("the output %s has a topic %q that is none", o.name, topic)
+	case strings.HasPrefix(topic, telemetryPrefix), strings.HasPrefix(topic, verifiedPrefix):
+		return fmt.Errorf("the output %s has a topic %q that is for telemetry", o.name, topic)
+	case a.routes[topic] != nil:
+		return fmt.Errorf("the topic %s is used twice", topic)
+	}
+	a.routes[topic] = &route{output: o, plain: plain}
+	return nil
+}
