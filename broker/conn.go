@@ -129,11 +129,16 @@ func (c *conn) dismiss(code packets.Code) {
 	_ = c.broker.server.DisconnectClient(cl, code)
 }
 
-func (c *conn) certificate() (tls.ConnectionState, bool) {
-	if t, ok := c.Conn.(*tls.Conn); ok {
-		return t.ConnectionState(), true
+// certificate returns the state of the TLS connection once its handshake is done.
+func (c *conn) certificate() (state tls.ConnectionState, done bool) {
+	if c.peer.Load() == nil { // it is stored after Conn
+		return state, false
 	}
-	return tls.ConnectionState{}, false
+	t, ok := c.Conn.(*tls.Conn)
+	if !ok {
+		return state, false
+	}
+	return t.ConnectionState(), true
 }
 
 func (c *conn) grants() *grants {

@@ -105,11 +105,11 @@ func (s *conns) list() []*conn {
 	return list
 }
 
-// admitted returns the connections whose CONNECT was accepted.
-func (s *conns) admitted() []*conn {
+// snapshot returns the connections there are.
+func (s *conns) snapshot() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.DeleteFunc(s.list(), func(c *conn) bool { return !c.admitted.Load() })
+	return s.list()
 }
 
 func (s *conns) counts() (network, pending int) {

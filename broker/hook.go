@@ -174,7 +174,6 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		}
 	case packets.Disconnect:
 		pk.ReasonCode = c.in.DisconnectReason() // mochi overlooks it where no properties follow
-		pk.Properties.SessionExpiryInterval = min(pk.Properties.SessionExpiryInterval, h.broker.sessionExpirySeconds())
 	}
 	return pk, nil
 }

@@ -158,11 +158,14 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	return near, nil
 }
 
-// Recheck closes the connections whose certificate ok no longer accepts. It is called after certificates, authorities or
-// revocations have changed.
+// Recheck closes the connections whose certificate ok no longer accepts, and those whose handshake is not done yet: it may
+// have begun before the change. It is called after certificates, authorities or revocations have changed.
 func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {
-	for _, c := range b.conns.admitted() {
-		if state, has := c.certificate(); has && ok(state) != nil {
+	for _, c := range b.conns.snapshot() {
+		if c.listener == nil {
+			continue
+		}
+		if state, done := c.certificate(); !done || ok(state) != nil {
 			c.kick(ReasonCertificate, packets.ErrNotAuthorized)
 		}
 	}
@@ -171,7 +174,7 @@ func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {
 // Disconnect closes every connection of the identity and returns how many there were.
 func (b *Broker) Disconnect(identity string) int {
 	n := 0
-	for _, c := range b.conns.admitted() {
+	for _, c := range b.conns.snapshot() {
 		if c.identity() == identity {
 			n++
 			c.kick(ReasonDisconnected, packets.ErrAdministrativeAction)

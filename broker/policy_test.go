@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -323,6 +324,31 @@ func TestSetPolicyEndsSubscriptions(t *testing.T) {
 	alice.want(t, "y", "again")
 	if err := s.SetPolicy(nil); err == nil {
 		t.Error("no policy at all was accepted")
+	}
+}
+
+// Between the change of the policy and the end of a subscription nothing may slip through.
+func TestEveryDeliveryIsJudged(t *testing.T) {
+	h := &stuck{Handler: slog.DiscardHandler, reason: broker.ReasonDelivery, entered: make(chan struct{}), leave: make(chan struct{})}
+	s := start(t, func(c *broker.Config) { c.Log = slog.New(h) })
+	alice, bob := s.connect(t, "alice", ""), s.connect(t, "bob", "")
+	for _, filter := range []string{"x/1", "x/2", "y"} {
+		alice.subscribe(t, filter, 1)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- s.SetPolicy(&broker.Policy{Rules: []broker.Rule{
+			{Identity: "bob", Publish: []string{"#"}}, {Identity: "alice", Subscribe: []string{"y"}},
+		}})
+	}()
+	<-h.entered // one of the two subscriptions has ended, the other is still in place
+	for _, topic := range []string{"x/1", "x/2", "y"} {
+		bob.publish(t, topic, "m", 1)
+	}
+	alice.want(t, "y", "m")
+	close(h.leave)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,10 +2,15 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +169,62 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// stuck is a log handler that keeps the goroutine of a connection from ending.
+type stuck struct {
+	slog.Handler
+	reason         broker.Reason // of the line that does not return, the first time
+	stuck          atomic.Bool
+	entered, leave chan struct{}
+}
+
+func (h *stuck) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *stuck) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "reason" && a.Value.String() == string(h.reason) {
+			if h.stuck.CompareAndSwap(false, true) {
+				close(h.entered)
+				<-h.leave
+			}
+		}
+		return true
+	})
+	return nil
+}
+
+// In bare mochi the old connection, when it comes to its end at last, deletes the new one.
+func TestTakeOverWaitsForTheOldConnection(t *testing.T) {
+	h := &stuck{Handler: slog.DiscardHandler, reason: broker.ReasonWill, entered: make(chan struct{}), leave: make(chan struct{})}
+	s := start(t, func(c *broker.Config) { c.Log = slog.New(h) })
+	first := s.dialRaw(t, "alice")
+	first.send(t, packet(0x10, str("MQTT"), []byte{4, 6, 0, 60}, str("id"), str("w"), str("bye")))
+	first.read(t)
+	eventually(t, "admitted", func() bool { return s.Stats().Accepted == 1 })
+	if err := s.SetPolicy(&broker.Policy{Rules: []broker.Rule{{Identity: "*", Publish: []string{"x"}, Subscribe: []string{"x"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	second := s.dialRaw(t, "alice")
+	second.send(t, connect311("id"), packet(0x82, []byte{0, 1}, str("x"), []byte{0}))
+	<-h.entered // the will of the first is refused, and its goroutine stays there
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		_, _ = readPacket(second)
+	}()
+	select {
+	case <-answered:
+		t.Error("the second connection was answered before mochi was done with the first")
+	case <-time.After(100 * time.Millisecond): // nothing is to happen
+	}
+	close(h.leave)
+	<-answered
+	second.read(t)
+	s.connect(t, "bob", "").publish(t, "x", "hello", 1)
+	if m := second.read(t); m[0] != 0x30 {
+		t.Errorf("received % x, want the message", m)
+	}
+}
+
 // Many connections fight for one session. In bare mochi the loser's goroutine may delete the winner.
 func TestTakeOverStorm(t *testing.T) {
 	s := start(t, nil)
@@ -220,6 +281,41 @@ func TestStoredMessagesKeepTheirOrder(t *testing.T) {
 		eventually(t, "gone", func() bool { return s.Stats().Connections == 1 })
 		for n := range each {
 			bob.publish(t, "x", fmt.Sprintf("%03d", round*each+n), 1)
+		}
+	}
+}
+
+// What was stored is sent first, even if the client takes its time and more arrives meanwhile.
+func TestNewMessagesDoNotOvertakeStoredOnes(t *testing.T) {
+	s := start(t, func(c *broker.Config) {
+		c.Limits.MaxInflightBytes = 64 << 20
+		c.Limits.MaxQueuedBytes = 64 << 10
+	})
+	bob := s.connect(t, "bob", "")
+	publish := func(from, to int) {
+		for n := from; n < to; n++ {
+			bob.publish(t, "x", fmt.Sprintf("%0*d", 64<<10, n), 1)
+		}
+	}
+	c := s.dialRaw(t, "alice")
+	c.send(t, persistent311("id"), packet(0x82, []byte{0, 1}, str("x"), []byte{1}))
+	c.read(t)
+	c.read(t)
+	_ = c.Close()
+	eventually(t, "gone", func() bool { return s.Stats().Connections == 1 })
+	const stored, more = 200, 20
+	publish(0, stored)
+	c = s.dialRaw(t, "alice")
+	c.send(t, persistent311("id"))
+	c.read(t)
+	m := c.read(t)
+	publish(stored, stored+more)
+	for n := range stored + more {
+		if got := string(m[len(m)-3:]); got != fmt.Sprintf("%03d", n) {
+			t.Fatalf("message %d is %q", n, got)
+		}
+		if n < stored+more-1 {
+			m = c.read(t)
 		}
 	}
 }
@@ -396,6 +492,13 @@ func TestDisconnect(t *testing.T) {
 func TestRecheck(t *testing.T) {
 	s := start(t, nil)
 	alice, bob, agent := s.connect(t, "alice", ""), s.connect(t, "bob", ""), s.dialNode(t)
+	early, half := s.dialRaw(t, "alice"), s.dialTCP(t)
+	if _, err := half.Write(s.clientHello(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := half.Read(make([]byte, 1)); err != nil { // the broker has begun to answer
+		t.Fatal(err)
+	}
 	s.Recheck(func(cs tls.ConnectionState) error {
 		if cs.PeerCertificates[0].Subject.CommonName == "alice" {
 			return errors.New("revoked")
@@ -405,8 +508,12 @@ func TestRecheck(t *testing.T) {
 	<-alice.lost
 	bob.publish(t, "x", "y", 1)
 	agent.publish(t, "x", "y", 1)
-	if n := s.Stats().ByReason[broker.ReasonCertificate]; n != 1 {
-		t.Errorf("%d counted, want 1", n)
+	early.wantClosed(t)
+	if _, err := io.Copy(io.Discard, half); os.IsTimeout(err) {
+		t.Error("the connection in the middle of its handshake stayed open")
+	}
+	if n := s.Stats().ByReason[broker.ReasonCertificate]; n != 3 {
+		t.Errorf("%d counted, want 3", n)
 	}
 }
 
