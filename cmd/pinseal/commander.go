@@ -14,35 +14,43 @@ import (
 	"pinseal/signing/sequence"
 )
 
-// commander seals messages, publishes them and waits for the node's answers.
+// resendAfter is how long the node may take to answer before the same bytes are sent once more: what
+// the broker has acknowledged can still be lost when node or broker stop. The node knows them again.
+const resendAfter = 3 * time.Second
+
+// commander seals messages, publishes them and hears the node's answers.
 type commander struct {
-	client   *client
-	key      *signing.PrivateKey
-	numbers  *sequence.Counter
-	keyring  *signing.Keyring
-	mqtt     *mqtt.Client
-	rejected func(agent.Verdict) // hears of messages that nobody waits for
+	client  *client
+	key     *signing.PrivateKey
+	numbers *sequence.Counter
+	keyring *signing.Keyring
+	mqtt    *mqtt.Client
+	unasked func(agent.Verdict) // hears rejections that no question waits for; may be nil
 
-	mu        sync.Mutex
-	waiting   map[command]chan agent.Verdict
-	challenge chan string
+	mu         sync.Mutex
+	open       []*question   // in the order of asking
+	nonce      string        // the node's challenge, once it was asked for
+	challenged chan struct{} // closed when there is one
 }
 
-// command names one sealed message as verdicts do.
-type command struct {
-	topic string
-	seq   uint64
+// question is a sealed message that waits for the node's answer.
+type question struct {
+	message mqtt.Message // sealed
+	text    []byte       // what was sealed
+	seq     uint64
+	patient bool // ask again when it came too fast for the key's rate
+	answer  chan agent.Verdict
 }
 
-// newCommander connects; rejected hears of rejected messages whose answer nobody waits for.
-func newCommander(ctx context.Context, c *client, rejected func(agent.Verdict)) (*commander, error) {
+// newCommander connects. unasked hears rejections of messages that did not come from send.
+func newCommander(ctx context.Context, c *client, unasked func(agent.Verdict)) (*commander, error) {
 	if c.Node == "" {
-		return nil, usageError(withHint(errors.New("whose answer to wait for?"), "--bundle FOLDER says it, or --node with the node's name"))
+		return nil, usageError(withHint(errors.New("whose node?"), "--bundle FOLDER says it, or --node NODE"))
 	}
 	if err := c.defaultName(); err != nil {
 		return nil, err
 	}
-	s := &commander{client: c, rejected: rejected, waiting: map[command]chan agent.Verdict{}, challenge: make(chan string, 1)}
+	s := &commander{client: c, unasked: unasked, challenged: make(chan struct{})}
 	if err := s.openKeys(); err != nil {
 		return nil, err
 	}
@@ -87,17 +95,16 @@ func (s *commander) Close() error { return errors.Join(s.mqtt.Close(), s.numbers
 // verified/ can be written by the node alone.
 func (s *commander) hear(m mqtt.Message, ack func()) {
 	defer ack()
-	if s.verified(m.Topic) {
+	if s.hearEcho(m) {
 		return
 	}
 	sealed, signer, err := signing.Open(m.Payload, m.Topic, s.keyring)
-	if err != nil || signer.Name != s.client.Node {
-		s.client.log.Warn("answer ignored", "topic", m.Topic, "error", err)
-		return
+	if err == nil && signer.Name != s.client.Node {
+		err = fmt.Errorf("signed by %s, not by the node", signer.Name)
 	}
-	if m.Topic == agent.ChallengeTopic(s.client.Node) {
+	if err == nil && m.Topic == agent.ChallengeTopic(s.client.Node) {
 		err = s.hearChallenge(sealed)
-	} else {
+	} else if err == nil {
 		err = s.hearVerdict(sealed)
 	}
 	if err != nil {
@@ -105,15 +112,18 @@ func (s *commander) hear(m mqtt.Message, ack func()) {
 	}
 }
 
+// hearChallenge takes the node's challenge, which goes into every message from then on.
 func (s *commander) hearChallenge(m *signing.Message) error {
-	text, err := agent.ParseChallenge(m.JSON())
+	nonce, err := agent.ParseChallenge(m.JSON())
 	if err != nil {
 		return err
 	}
-	select {
-	case s.challenge <- text:
-	default: // one is waiting already
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nonce == "" {
+		close(s.challenged)
 	}
+	s.nonce = nonce
 	return nil
 }
 
@@ -122,41 +132,43 @@ func (s *commander) hearVerdict(m *signing.Message) error {
 	if err != nil || v.KeyID != s.key.Public().ID() { // the signer may have other keys elsewhere
 		return err
 	}
-	s.mu.Lock()
-	answer, expected := s.waiting[command{v.Topic, v.Sequence}]
-	s.mu.Unlock()
-	switch {
-	case expected:
-		give(answer, v)
-	case v.Reason != signing.ReasonApplied:
-		s.rejected(v)
+	answered := s.answer(v, func(q *question) bool { return q.message.Topic == v.Topic && q.seq == v.Sequence })
+	if !answered && v.Reason != signing.ReasonApplied && s.unasked != nil {
+		s.unasked(v)
 	}
 	return nil
 }
 
-// verified answers whoever waits for telemetry that the node has just repeated on topic.
-func (s *commander) verified(topic string) (answered bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c, answer := range s.waiting {
-		if repeated, ok := agent.VerifiedTopic(c.topic); ok && repeated == topic {
-			give(answer, agent.Verdict{Topic: c.topic, Sequence: c.seq, Reason: signing.ReasonApplied})
-			answered = true
-		}
-	}
-	return answered
+// hearEcho takes a verified value as the answer to the oldest question that is repeated in these words.
+func (s *commander) hearEcho(m mqtt.Message) bool {
+	return s.answer(agent.Verdict{Reason: signing.ReasonApplied}, func(q *question) bool {
+		repeated, ok := agent.VerifiedTopic(q.message.Topic)
+		return ok && repeated == m.Topic && plainText(q.text) == string(m.Payload)
+	})
 }
 
-// give hands over the first answer; later ones to the same question are dropped.
-func give(answer chan<- agent.Verdict, v agent.Verdict) {
-	select {
-	case answer <- v:
-	default:
+// answer gives v to the first open question that it is for, and reports whether there was one.
+func (s *commander) answer(v agent.Verdict, isFor func(*question) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.open, isFor)
+	if i < 0 {
+		return false
 	}
+	q := s.open[i]
+	if q.patient && v.Reason == signing.ReasonRateLimited {
+		return true
+	}
+	s.open = slices.Delete(s.open, i, i+1)
+	q.answer <- v // has room for the one answer that an open question can get
+	return true
 }
 
 // seal makes the next message of this key.
-func (s *commander) seal(topic string, message []byte, nonce string) (raw []byte, seq uint64, err error) {
+func (s *commander) seal(topic string, message []byte) (raw []byte, seq uint64, err error) {
+	s.mu.Lock()
+	nonce := s.nonce
+	s.mu.Unlock()
 	now := time.Now()
 	if seq, err = s.numbers.Next(now); err != nil {
 		return nil, 0, err
@@ -165,78 +177,113 @@ func (s *commander) seal(topic string, message []byte, nonce string) (raw []byte
 	return raw, seq, err
 }
 
-// Command seals m's payload, publishes it and waits for the verdict. A node that does not trust its
-// clock wants its challenge in the command; it is fetched and the command sealed once more.
+// Command seals m's payload, publishes it and waits for the answer.
 func (s *commander) Command(ctx context.Context, m mqtt.Message) (agent.Verdict, error) {
-	verdict, err := s.ask(ctx, m, "")
-	if err != nil || verdict.Reason != signing.ReasonClockUnsynchronised {
-		return verdict, err
-	}
-	nonce, err := s.fetchChallenge(ctx)
-	if err != nil {
-		return verdict, err
-	}
-	return s.ask(ctx, m, nonce)
-}
-
-// Telemetry seals m's payload, publishes it and waits until the node repeats the verified value,
-// which counts as applied, or rejects it.
-func (s *commander) Telemetry(ctx context.Context, m mqtt.Message) (agent.Verdict, error) {
-	repeated, _ := agent.VerifiedTopic(m.Topic)
-	if err := s.mqtt.Subscribe(ctx, mqtt.Subscription{Filter: repeated}); err != nil {
-		return agent.Verdict{}, fmt.Errorf("subscribing to the verified value: %w", err)
-	}
-	return s.ask(ctx, m, "")
-}
-
-func (s *commander) ask(ctx context.Context, m mqtt.Message, nonce string) (agent.Verdict, error) {
-	raw, seq, err := s.seal(m.Topic, m.Payload, nonce)
+	q, err := s.send(m, false)
 	if err != nil {
 		return agent.Verdict{}, err
 	}
-	m.Payload = raw
-	return s.await(ctx, command{m.Topic, seq}, func() error { return s.mqtt.Publish(ctx, m) })
+	return s.follow(ctx, q)
 }
 
-// await publishes and waits for the verdict on what was published.
-func (s *commander) await(ctx context.Context, c command, publish func() error) (agent.Verdict, error) {
-	answer := make(chan agent.Verdict, 1)
+// follow waits for the answer to a question. A node that does not trust its clock wants its challenge in
+// the command: it is fetched, and the command sealed once more.
+func (s *commander) follow(ctx context.Context, q *question) (agent.Verdict, error) {
+	verdict, err := s.await(ctx, q)
+	if err != nil || verdict.Reason != signing.ReasonClockUnsynchronised {
+		return verdict, err
+	}
+	if err := s.fetchChallenge(ctx); err != nil {
+		return verdict, err
+	}
+	m := q.message
+	m.Payload = q.text
+	if q, err = s.send(m, q.patient); err != nil {
+		return verdict, err
+	}
+	return s.await(ctx, q)
+}
+
+// followEchoes subscribes to where the node repeats verified telemetry, which then answers it.
+func (s *commander) followEchoes(ctx context.Context, topic string) error {
+	repeated, _ := agent.VerifiedTopic(topic)
+	if err := s.mqtt.Subscribe(ctx, mqtt.Subscription{Filter: repeated, QoS: 1}); err != nil {
+		return fmt.Errorf("subscribing to the verified value: %w", err)
+	}
+	return nil
+}
+
+// send seals m's payload and hands it over to be published, in the order of the calls.
+func (s *commander) send(m mqtt.Message, patient bool) (*question, error) {
+	raw, seq, err := s.seal(m.Topic, m.Payload)
+	if err != nil {
+		return nil, err
+	}
+	q := &question{message: m, text: m.Payload, seq: seq, patient: patient, answer: make(chan agent.Verdict, 1)}
+	q.message.Payload = raw
 	s.mu.Lock()
-	s.waiting[c] = answer
+	s.open = append(s.open, q)
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.waiting, c)
-		s.mu.Unlock()
-	}()
-	if err := publish(); err != nil {
-		return agent.Verdict{}, s.noAnswer(ctx, c.topic, err)
-	}
-	select {
-	case v := <-answer:
-		return v, nil
-	case <-ctx.Done():
-		return agent.Verdict{}, s.noAnswer(ctx, c.topic, ctx.Err())
+	s.publish(q)
+	return q, nil
+}
+
+// publish hands over a question. That it is acknowledged is no answer, and that it is not is no end.
+func (s *commander) publish(q *question) {
+	s.mqtt.PublishAsync(q.message, func(err error) {
+		if err != nil {
+			s.client.log.Warn("not published", "topic", q.message.Topic, "error", err)
+		}
+	})
+}
+
+// await waits for the answer, and asks again in the same bytes as long as there is none. That the node
+// says duplicate then means that only its answer had been lost.
+func (s *commander) await(ctx context.Context, q *question) (agent.Verdict, error) {
+	defer s.forget(q)
+	again := time.NewTicker(resendAfter)
+	defer again.Stop()
+	for resent := false; ; resent = true {
+		select {
+		case v := <-q.answer:
+			if resent && v.Reason == signing.ReasonDuplicate {
+				v.Reason, v.Detail = signing.ReasonApplied, ""
+			}
+			return v, nil
+		case <-again.C:
+			s.publish(q)
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return agent.Verdict{}, s.noAnswer(q.message.Topic)
+			}
+			return agent.Verdict{}, ctx.Err()
+		}
 	}
 }
 
-func (s *commander) fetchChallenge(ctx context.Context) (string, error) {
+// forget closes a question, answered or not.
+func (s *commander) forget(q *question) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.open, q); i >= 0 {
+		s.open = slices.Delete(s.open, i, i+1)
+	}
+}
+
+func (s *commander) fetchChallenge(ctx context.Context) error {
 	if err := s.mqtt.Subscribe(ctx, mqtt.Subscription{Filter: agent.ChallengeTopic(s.client.Node), QoS: 1}); err != nil {
-		return "", fmt.Errorf("fetching the node's challenge: %w", err)
+		return fmt.Errorf("fetching the node's challenge: %w", err)
 	}
 	select {
-	case text := <-s.challenge:
-		return text, nil
+	case <-s.challenged:
+		return nil
 	case <-ctx.Done():
-		return "", withCode(exitNoAnswer, errors.New("the node shows no challenge"))
+		return withCode(exitNoAnswer, errors.New("the node shows no challenge"))
 	}
 }
 
 // noAnswer says what a missing answer can mean.
-func (s *commander) noAnswer(ctx context.Context, topic string, err error) error {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return err
-	}
-	return withCode(exitNoAnswer, withHint(fmt.Errorf("no answer from node %s on %s in time: %w", s.client.Node, topic, err),
+func (s *commander) noAnswer(topic string) error {
+	return withCode(exitNoAnswer, withHint(fmt.Errorf("no answer from node %s on %s in time", s.client.Node, topic),
 		"the node's log names what it refuses without an answer: an unknown key, a broken message, a topic its acl does not let you publish (this bundle: %v)", s.client.topics))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,16 +96,11 @@ func (c *client) defaultName() error {
 	if err != nil {
 		return fmt.Errorf("reading the certificate: %w", err)
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return fmt.Errorf("%s holds no certificate in PEM", c.Cert)
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
+	chain, err := pki.ParseCertificates(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Cert, err)
 	}
-	c.Name, err = pki.Identity(certificate)
-	if err != nil {
+	if c.Name, err = pki.Identity(chain[0]); err != nil {
 		return withHint(fmt.Errorf("%s: %w", c.Cert, err), "--name NAME says under which name the node trusts your signing key")
 	}
 	return nil
@@ -120,6 +114,8 @@ func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, er
 	}
 	cfg.Dial, cfg.ClientID, cfg.Username, cfg.Password, cfg.Log = dial, c.ID, c.Username, c.Password, c.log
 	cfg.KeepAlive = 30 * time.Second
+	cfg.OnUp = func() { c.log.Info("connected and subscribed", "host", c.Host) }
+	cfg.OnDown = func(err error) { c.log.Info("connection lost", "host", c.Host, "error", err) }
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	connection, err := mqtt.Connect(ctx, cfg)

@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -137,7 +136,6 @@ type publisher struct {
 	std       streams
 	client    *client
 	commander *commander
-	rejected  atomic.Int64
 }
 
 func (p *publisher) plain(ctx context.Context, source func() ([]byte, error)) (err error) {
@@ -163,21 +161,24 @@ func (p *publisher) message(payload []byte) mqtt.Message {
 }
 
 func (p *publisher) sealed(ctx context.Context, source func() ([]byte, error)) (err error) {
-	p.commander, err = newCommander(ctx, p.client, p.reject)
+	p.commander, err = newCommander(ctx, p.client, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.commander.Close()) }()
-	if p.NoWait || p.Lines && isTelemetry(p.Topic) {
-		return p.stream(ctx, source)
+	if isTelemetry(p.Topic) && !p.NoWait {
+		if err := p.commander.followEchoes(ctx, p.Topic); err != nil {
+			return err
+		}
 	}
-	return p.answered(ctx, source)
-}
-
-// reject hears of a message that was sent without waiting for its verdict.
-func (p *publisher) reject(v agent.Verdict) {
-	p.rejected.Add(1)
-	fmt.Fprintf(p.std.err, "pinseal: %s\n", verdictText(v))
+	switch {
+	case p.NoWait:
+		return p.unanswered(ctx, source)
+	case p.Lines:
+		return newStream(p).run(ctx, source)
+	default:
+		return p.one(ctx, source)
+	}
 }
 
 func isTelemetry(topic string) bool {
@@ -185,54 +186,37 @@ func isTelemetry(topic string) bool {
 	return ok
 }
 
-// answered publishes one message after the other, each answered before the next.
-func (p *publisher) answered(ctx context.Context, source func() ([]byte, error)) error {
-	for {
-		message, err := source()
-		if err != nil {
-			return errors.Join(unlessEOF(err), p.allAccepted())
-		}
-		verdict, err := p.ask(ctx, message)
-		switch {
-		case err != nil:
-			return err
-		case verdict.Reason == signing.ReasonApplied:
-			fmt.Fprintln(p.std.out, verdictText(verdict))
-		case p.Lines:
-			p.reject(verdict)
-		default:
-			return withHint(errors.New(verdictText(verdict)), "%s", verdictHint(verdict, p.client))
-		}
+// one publishes one message and tells the answer.
+func (p *publisher) one(ctx context.Context, source func() ([]byte, error)) error {
+	text, err := source()
+	if err != nil {
+		return err
 	}
-}
-
-// ask publishes one message and waits for the answer.
-func (p *publisher) ask(ctx context.Context, message []byte) (agent.Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Wait*float64(time.Second)))
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
-	if isTelemetry(p.Topic) {
-		return p.commander.Telemetry(ctx, p.message(messageJSON(message)))
+	verdict, err := p.commander.Command(ctx, p.message(messageJSON(text)))
+	if err != nil {
+		return err
 	}
-	return p.commander.Command(ctx, p.message(messageJSON(message)))
+	if verdict.Reason != signing.ReasonApplied {
+		return withHint(errors.New(verdictText(verdict)), "%s", verdictHint(verdict, p.client))
+	}
+	_, err = fmt.Fprintln(p.std.out, verdictText(verdict))
+	return err
 }
 
-// stream publishes without waiting for answers. Every line is sealed once, so that one that must be
-// sent again after a broken connection is known to be the same. MQTT 3.1.1 acknowledges even what
-// the broker's rules drop, so the first line is followed until the node confirms it.
-func (p *publisher) stream(ctx context.Context, source func() ([]byte, error)) error {
+// patience is how long nothing may be heard of the node.
+func (p *publisher) patience() time.Duration { return time.Duration(p.Wait * float64(time.Second)) }
+
+// unanswered publishes without waiting for more than the broker's acknowledgements.
+func (p *publisher) unanswered(ctx context.Context, source func() ([]byte, error)) error {
 	pipe := newPipeline(p.commander.mqtt)
-	for first := true; ; first = false {
-		message, err := source()
+	for {
+		text, err := source()
 		if err != nil {
-			return errors.Join(pipe.drain(ctx), unlessEOF(err), p.allAccepted())
+			return errors.Join(pipe.drain(ctx), unlessEOF(err))
 		}
-		if first && !p.NoWait {
-			if err := p.first(ctx, message); err != nil {
-				return err
-			}
-			continue
-		}
-		raw, _, err := p.commander.seal(p.Topic, messageJSON(message), "")
+		raw, _, err := p.commander.seal(p.Topic, messageJSON(text))
 		if err != nil {
 			return err
 		}
@@ -240,28 +224,6 @@ func (p *publisher) stream(ctx context.Context, source func() ([]byte, error)) e
 			return err
 		}
 	}
-}
-
-// first sends the first line of a stream; a node that is away for now is only worth a warning.
-func (p *publisher) first(ctx context.Context, message []byte) error {
-	verdict, err := p.ask(ctx, message)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		fmt.Fprintf(p.std.err, "pinseal: %v; the lines are sent on\n", err)
-		return nil
-	case err != nil:
-		return err
-	case verdict.Reason != signing.ReasonApplied:
-		p.reject(verdict)
-	}
-	return nil
-}
-
-func (p *publisher) allAccepted() error {
-	if n := p.rejected.Load(); n > 0 {
-		return fmt.Errorf("%d rejected", n)
-	}
-	return nil
 }
 
 // messageJSON is the message's value: JSON as it is, anything else, null included, as a string.

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/signing"
+)
+
+// maxUnanswered lines of telemetry may wait for the node at once. It remembers the 64 highest numbers
+// of a topic, so that what is sent again within such a window is neither lost nor taken twice.
+const maxUnanswered = 64
+
+// stream publishes lines and keeps each until the node has answered it: a broker or a node that stops
+// and comes back loses no line. Commands keep their order: one at a time.
+type stream struct {
+	*publisher
+	free    chan struct{} // holds a token for each line that waits for its answer
+	settled chan struct{} // holds a token when a line was answered lately
+	lines   sync.WaitGroup
+	warned  sync.Once
+
+	mu                sync.Mutex
+	waiting, rejected int
+	err               error
+}
+
+func newStream(p *publisher) *stream {
+	window := 1
+	if isTelemetry(p.Topic) {
+		window = maxUnanswered
+	}
+	return &stream{publisher: p, free: make(chan struct{}, window), settled: make(chan struct{}, 1)}
+}
+
+// run publishes until the source ends, then waits for the answers that are missing.
+func (s *stream) run(ctx context.Context, source func() ([]byte, error)) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer s.lines.Wait()
+	defer stop()
+	for {
+		text, err := source()
+		if err != nil {
+			return errors.Join(unlessEOF(err), s.finish(ctx))
+		}
+		select {
+		case s.free <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.send(ctx, text); err != nil {
+			return err
+		}
+	}
+}
+
+// send publishes one line and follows it in the background.
+func (s *stream) send(ctx context.Context, text []byte) error {
+	q, err := s.commander.send(s.message(messageJSON(text)), true)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.waiting++
+	s.mu.Unlock()
+	s.lines.Go(func() {
+		warning := time.AfterFunc(s.patience(), s.warn)
+		defer warning.Stop()
+		s.settle(s.commander.follow(ctx, q))
+		<-s.free
+	})
+	return nil
+}
+
+// settle takes the end of one line.
+func (s *stream) settle(v agent.Verdict, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.err = err // still waiting
+		return
+	case v.Reason != signing.ReasonApplied:
+		s.rejected++
+		fmt.Fprintf(s.std.err, "pinseal: %s\n", verdictText(v))
+	case !isTelemetry(s.Topic):
+		fmt.Fprintln(s.std.out, verdictText(v))
+	}
+	s.waiting--
+	select {
+	case s.settled <- struct{}{}:
+	default:
+	}
+}
+
+// warn tells once that lines wait: MQTT 3.1.1 acknowledges even what the broker's rules then drop.
+func (s *stream) warn() {
+	s.warned.Do(func() {
+		fmt.Fprintf(s.std.err, "pinseal: node %s does not answer on %s; lines wait for it\n", s.client.Node, s.Topic)
+	})
+}
+
+// finish waits for the missing answers for as long as some still come.
+func (s *stream) finish(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		waiting, rejected, err := s.waiting, s.rejected, s.err
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case waiting == 0 && rejected > 0:
+			return fmt.Errorf("%d rejected", rejected)
+		case waiting == 0:
+			return nil
+		}
+		select {
+		case <-s.settled:
+		case <-time.After(s.patience()):
+			return withCode(exitNoAnswer, fmt.Errorf("%d lines were not answered: %w", waiting, s.commander.noAnswer(s.Topic)))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
