@@ -60,6 +60,7 @@ type daemon struct {
 	log    string
 	exited chan struct{}
 	err    error
+	told   bool // to end
 }
 
 // cmdFreePort sets variables to ports nobody listens on: freeport PORT...
@@ -105,15 +106,19 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 // cmdSignal sends a signal: signal NAME HUP|TERM|KILL|INT
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "INT": syscall.SIGINT}
-	ts.Check(daemons(ts)[args[0]].cmd.Process.Signal(signals[args[1]]))
+	d := daemons(ts)[args[0]]
+	d.told = d.told || args[1] != "HUP"
+	ts.Check(d.cmd.Process.Signal(signals[args[1]]))
 }
 
-// cmdEnd ends a program with SIGTERM and wants a clean exit within ten seconds; ! end wants a failure. It is not named
-// stop, which testscript has already: it ends the script, as passed.
+// cmdEnd ends a program with SIGTERM, unless it has had its signal, and wants a clean exit within ten seconds;
+// ! end wants a failure. It is not named stop, which testscript has already: it ends the script, as passed.
 func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	d := daemons(ts)[args[0]]
 	delete(daemons(ts), args[0])
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	if !d.told { // a second signal would end it at once
+		_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	}
 	select {
 	case <-d.exited:
 	case <-time.After(10 * time.Second):
