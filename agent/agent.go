@@ -71,8 +71,8 @@ type Policy struct {
 	Legacy    []LegacyKey
 	// MaxAge is how old a command may be: 30 s if zero, at most 60 s.
 	MaxAge time.Duration
-	// Rate is how many commands and telemetry messages a second each key is allowed, 100 if zero; Burst is how many
-	// at once, 200 if zero.
+	// Rate is how many commands and telemetry messages a second each key is allowed, 1000 if zero; Burst is how many
+	// at once, 2000 if zero.
 	Rate  float64
 	Burst int
 }

@@ -46,7 +46,7 @@ func (a *Agent) addOutputs() error {
 			stateTopic: StateTopic(a.cfg.Node, cfg.Name),
 			line:       cfg.Line,
 			lane:       &lane{in: newFIFO[*job](), accepted: newFIFO[*command]()},
-			plainRate:  rate.NewLimiter(defaultRate, defaultBurst),
+			plainRate:  rate.NewLimiter(plainRate, plainBurst),
 		}
 		o.on.Store(cfg.Line.On())
 		a.outputs[cfg.Name] = o

@@ -16,8 +16,10 @@ const (
 	maxMaxAge           = 60 * time.Second
 	maxAhead            = 5 * time.Second
 	defaultTelemetryAge = 5 * time.Minute
-	defaultRate         = 100
-	defaultBurst        = 200
+	defaultRate         = 1000
+	defaultBurst        = 2000
+	plainRate           = 100 // unsigned commands of an output
+	plainBurst          = 200
 )
 
 // policy is a Policy made ready for looking things up. It does not change.

@@ -18,6 +18,9 @@ import (
 // the broker has acknowledged can still be lost when node or broker stop. The node knows them again.
 const resendAfter = 3 * time.Second
 
+// slowDown is how long a message waits that came too fast for its key's rate.
+const slowDown = 250 * time.Millisecond
+
 // commander seals messages, publishes them and hears the node's answers.
 type commander struct {
 	client  *client
@@ -157,6 +160,7 @@ func (s *commander) answer(v agent.Verdict, isFor func(*question) bool) bool {
 	}
 	q := s.open[i]
 	if q.patient && v.Reason == signing.ReasonRateLimited {
+		time.AfterFunc(slowDown, func() { s.publish(q) })
 		return true
 	}
 	s.open = slices.Delete(s.open, i, i+1)

@@ -42,22 +42,22 @@ func main() {
 }
 
 func run(ctx context.Context, rounds int, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "pinseal-bench-")
+	at, err := makePlace()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, at.remove()) }()
 	tell := progress(os.Stderr)
 	tell("building pinseal")
-	program := filepath.Join(dir, "pinseal")
+	program := filepath.Join(at.disk, "pinseal")
 	if err := build(ctx, program); err != nil {
 		return err
 	}
-	us, err := ours(ctx, program, filepath.Join(dir, "ours"))
+	us, err := ours(ctx, program, at)
 	if err != nil {
 		return err
 	}
-	them, err := theirs(ctx, filepath.Join(dir, "ours"), filepath.Join(dir, "theirs"))
+	them, err := theirs(ctx, at)
 	if err != nil {
 		return err
 	}

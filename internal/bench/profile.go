@@ -19,26 +19,26 @@ var profileHook []byte
 
 // runProfile loads a pinseal that was built with a profiling hook, which the real one has not, and writes what it did.
 func runProfile(ctx context.Context, to string) (err error) {
-	dir, err := os.MkdirTemp("", "pinseal-bench-")
+	at, err := makePlace()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, at.remove()) }()
 	if to, err = filepath.Abs(to); err != nil {
 		return err
 	}
 	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	overlay, err := writeOverlay(ctx, dir)
+	overlay, err := writeOverlay(ctx, at.disk)
 	if err != nil {
 		return err
 	}
-	program := filepath.Join(dir, "pinseal")
+	program := filepath.Join(at.disk, "pinseal")
 	if err := build(ctx, program, "-overlay", overlay); err != nil {
 		return err
 	}
-	s, err := ours(ctx, program, filepath.Join(dir, "ours"))
+	s, err := ours(ctx, program, at)
 	if err != nil {
 		return err
 	}

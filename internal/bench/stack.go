@@ -163,8 +163,31 @@ rate = 1000000
 burst = 1000000
 `
 
+// place is where the files of both stacks are. The line is in memory, as /run is and as a real one is: the disk must not
+// hold up who drives it.
+type place struct{ disk, memory string }
+
+func makePlace() (at place, err error) {
+	if at.disk, err = os.MkdirTemp("", "pinseal-bench-"); err != nil {
+		return at, err
+	}
+	if at.memory, err = os.MkdirTemp("/dev/shm", "pinseal-bench-"); err != nil {
+		return at, errors.Join(err, at.remove())
+	}
+	return at, nil
+}
+
+func (at place) remove() error { return errors.Join(os.RemoveAll(at.disk), os.RemoveAll(at.memory)) }
+
+// simulateLines puts the lines of the simulated chip into memory and gives the file of the one that is driven.
+func (at place) simulateLines(run string) (string, error) {
+	err := os.MkdirAll(run, 0o700)
+	return filepath.Join(at.memory, "GPIO17"), errors.Join(err, os.Symlink(at.memory, filepath.Join(run, "lines")))
+}
+
 // ours is `pinseal run` as init made it, with a simulated chip.
-func ours(ctx context.Context, program, dir string) (*stack, error) {
+func ours(ctx context.Context, program string, at place) (*stack, error) {
+	dir := filepath.Join(at.disk, "ours")
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -177,8 +200,8 @@ func ours(ctx context.Context, program, dir string) (*stack, error) {
 	if err := appendTo(filepath.Join(dir, "pinseal.toml"), limits); err != nil {
 		return nil, err
 	}
-	line := filepath.Join(dir, "run", "lines", "GPIO17")
-	if err := os.MkdirAll(filepath.Dir(line), 0o700); err != nil { // to be watched before the node is there
+	line, err := at.simulateLines(filepath.Join(dir, "run"))
+	if err != nil {
 		return nil, err
 	}
 	b := bundle{dir}
@@ -261,7 +284,8 @@ use_identity_as_username true
 `
 
 // theirs is mosquitto and the Python agent, with the certificates of ours.
-func theirs(ctx context.Context, certificates, dir string) (*stack, error) {
+func theirs(ctx context.Context, at place) (*stack, error) {
+	certificates, dir := filepath.Join(at.disk, "ours"), filepath.Join(at.disk, "theirs")
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -284,8 +308,9 @@ func theirs(ctx context.Context, certificates, dir string) (*stack, error) {
 		return nil, err
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
+	line := filepath.Join(at.memory, "LED")
 	for path, text := range map[string][]byte{
-		in("agent.py"): legacyAgent, in("led.pem"): key.Public().PEM(), in("lines/LED"): []byte("0"), in("counter"): make([]byte, 8),
+		in("agent.py"): legacyAgent, in("led.pem"): key.Public().PEM(), line: []byte("0"), in("counter"): make([]byte, 8),
 		in("mosquitto.conf"): fmt.Appendf(nil, mosquittoConf, me.Username, port, certificates),
 	} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, text, 0o600)); err != nil {
@@ -293,12 +318,12 @@ func theirs(ctx context.Context, certificates, dir string) (*stack, error) {
 		}
 	}
 	return &stack{
-		name: nameTheirs, address: address, tls: cfg, line: in("lines/LED"), log: in("log"), load: 2500,
+		name: nameTheirs, address: address, tls: cfg, line: line, log: in("log"), load: 2500,
 		processes: [][]string{
 			{"/usr/sbin/mosquitto", "-c", in("mosquitto.conf")},
 			{
 				"/usr/bin/python3", in("agent.py"), port, b.file("ca.crt"), b.file("client.crt"), b.file("client.key"),
-				in("led.pem"), in("lines/LED"), in("counter"),
+				in("led.pem"), line, in("counter"),
 			},
 		},
 		seal: func(on bool) ([]byte, error) {
