@@ -9,8 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskWrites is how often the disk is asked in a round.
-const diskWrites = 50
+const (
+	diskWrites = 50 // in a round
+	// diskPause makes the disk as idle between writes as it is between commands.
+	diskPause = 20 * time.Millisecond
+)
 
 // addDisk measures what a durable record costs on this disk at the least: one fdatasync of 4 KiB.
 func (r results) addDisk(dir string) (err error) {
@@ -22,6 +25,7 @@ func (r results) addDisk(dir string) (err error) {
 	page := make([]byte, 4096)
 	var times []time.Duration
 	for i := range diskWrites {
+		time.Sleep(diskPause)
 		page[0] = byte(i)
 		begin := time.Now()
 		if _, err := f.WriteAt(page, 0); err != nil {
