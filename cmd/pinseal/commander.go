@@ -28,7 +28,9 @@ type commander struct {
 	numbers *sequence.Counter
 	keyring *signing.Keyring
 	mqtt    *mqtt.Client
-	unasked func(agent.Verdict) // hears rejections that no question waits for; may be nil
+	// stray hears of verdicts that no question waits for: on messages that others sent with this key, and
+	// on those of our own that had seemed to be answered.
+	stray func(v agent.Verdict, own bool)
 
 	mu         sync.Mutex
 	open       []*question   // in the order of asking
@@ -42,18 +44,19 @@ type question struct {
 	text    []byte       // what was sealed
 	seq     uint64
 	patient bool // ask again when it came too fast for the key's rate
+	echoed  bool // answered by an echo, which may have been that of the same text asked later
 	answer  chan agent.Verdict
 }
 
-// newCommander connects. unasked hears rejections of messages that did not come from send.
-func newCommander(ctx context.Context, c *client, unasked func(agent.Verdict)) (*commander, error) {
+// newCommander connects.
+func newCommander(ctx context.Context, c *client, stray func(v agent.Verdict, own bool)) (*commander, error) {
 	if c.Node == "" {
 		return nil, usageError(withHint(errors.New("whose node?"), "--bundle FOLDER says it, or --node NODE"))
 	}
 	if err := c.defaultName(); err != nil {
 		return nil, err
 	}
-	s := &commander{client: c, unasked: unasked, challenged: make(chan struct{})}
+	s := &commander{client: c, stray: stray, challenged: make(chan struct{})}
 	if err := s.openKeys(); err != nil {
 		return nil, err
 	}
@@ -135,36 +138,42 @@ func (s *commander) hearVerdict(m *signing.Message) error {
 	if err != nil || v.KeyID != s.key.Public().ID() { // the signer may have other keys elsewhere
 		return err
 	}
-	answered := s.answer(v, func(q *question) bool { return q.message.Topic == v.Topic && q.seq == v.Sequence })
-	if !answered && v.Reason != signing.ReasonApplied && s.unasked != nil {
-		s.unasked(v)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.open, func(q *question) bool { return q.message.Topic == v.Topic && q.seq == v.Sequence })
+	switch {
+	case i < 0:
+		s.stray(v, false)
+	case s.open[i].patient && v.Reason == signing.ReasonRateLimited:
+		q := s.open[i]
+		time.AfterFunc(slowDown, func() { s.publish(q) })
+	case !s.open[i].echoed:
+		s.open[i].answer <- v // has room for the one answer that an open question can get
+		s.open = slices.Delete(s.open, i, i+1)
+	case v.Reason != signing.ReasonDuplicate: // the echo had been another's
+		s.stray(v, true)
 	}
 	return nil
 }
 
 // hearEcho takes a verified value as the answer to the oldest question that is repeated in these words.
+// The question stays known for a while: should the echo have been another's, the node's refusal follows.
 func (s *commander) hearEcho(m mqtt.Message) bool {
-	return s.answer(agent.Verdict{Reason: signing.ReasonApplied}, func(q *question) bool {
-		repeated, ok := agent.VerifiedTopic(q.message.Topic)
-		return ok && repeated == m.Topic && plainText(q.text) == string(m.Payload)
-	})
-}
-
-// answer gives v to the first open question that it is for, and reports whether there was one.
-func (s *commander) answer(v agent.Verdict, isFor func(*question) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.open, isFor)
+	i := slices.IndexFunc(s.open, func(q *question) bool {
+		repeated, ok := agent.VerifiedTopic(q.message.Topic)
+		return ok && repeated == m.Topic && !q.echoed && plainText(q.text) == string(m.Payload)
+	})
 	if i < 0 {
 		return false
 	}
 	q := s.open[i]
-	if q.patient && v.Reason == signing.ReasonRateLimited {
-		time.AfterFunc(slowDown, func() { s.publish(q) })
-		return true
+	q.echoed = true
+	q.answer <- agent.Verdict{Reason: signing.ReasonApplied}
+	if len(s.open) > 2*maxUnanswered && s.open[0].echoed {
+		s.open = slices.Delete(s.open, 0, 1)
 	}
-	s.open = slices.Delete(s.open, i, i+1)
-	q.answer <- v // has room for the one answer that an open question can get
 	return true
 }
 
@@ -244,7 +253,6 @@ func (s *commander) publish(q *question) {
 // await waits for the answer, and asks again in the same bytes as long as there is none. That the node
 // says duplicate then means that only its answer had been lost.
 func (s *commander) await(ctx context.Context, q *question) (agent.Verdict, error) {
-	defer s.forget(q)
 	again := time.NewTicker(resendAfter)
 	defer again.Stop()
 	for resent := false; ; resent = true {
@@ -262,15 +270,6 @@ func (s *commander) await(ctx context.Context, q *question) (agent.Verdict, erro
 			}
 			return agent.Verdict{}, ctx.Err()
 		}
-	}
-}
-
-// forget closes a question, answered or not.
-func (s *commander) forget(q *question) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := slices.Index(s.open, q); i >= 0 {
-		s.open = slices.Delete(s.open, i, i+1)
 	}
 }
 

@@ -51,7 +51,7 @@ type agentConfig struct {
 	Certificate string        `toml:"certificate"` // for a broker elsewhere
 	Key         string        `toml:"key"`         // for a broker elsewhere
 	MaxAge      commandMaxAge `toml:"max_age"`     // of a command
-	Rate        rate          `toml:"rate"`        // messages a second and key
+	Rate        perSecond     `toml:"rate"`        // messages a second and key
 	Burst       limit         `toml:"burst"`       // messages a key may send at once
 	Queue       limit         `toml:"queue"`       // messages that may wait on a topic
 }

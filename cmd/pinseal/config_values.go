@@ -30,7 +30,7 @@ type (
 	commandMaxAge  time.Duration // above 0, at most a minute
 	positiveLength time.Duration // above 0
 	limit          int           // not negative; 0 is the default
-	rate           float64       // not negative; 0 is the default
+	perSecond      float64       // not negative; 0 is the default
 	listenAddress  string        // HOST:PORT
 	brokerURL      string        // mqtts://HOST[:PORT]
 	legacyHash     string        // sha1, sha256
@@ -177,7 +177,7 @@ func (l limit) check() error {
 	return nil
 }
 
-func (r rate) check() error {
+func (r perSecond) check() error {
 	if r < 0 {
 		return errors.New("a rate cannot be negative")
 	}

@@ -195,7 +195,7 @@ func (d *demo) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.operator, err = newCommander(ctx, operator, func(v agent.Verdict) { d.told <- v }); err != nil {
+	if d.operator, err = newCommander(ctx, operator, func(v agent.Verdict, _ bool) { d.told <- v }); err != nil {
 		return err
 	}
 	neighbour, err := connectFlags{Bundle: d.layout.bundle(demoNeighbour)}.client(d.std)

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -136,6 +137,7 @@ type publisher struct {
 	std       streams
 	client    *client
 	commander *commander
+	rejected  atomic.Int64
 }
 
 func (p *publisher) plain(ctx context.Context, source func() ([]byte, error)) (err error) {
@@ -161,7 +163,7 @@ func (p *publisher) message(payload []byte) mqtt.Message {
 }
 
 func (p *publisher) sealed(ctx context.Context, source func() ([]byte, error)) (err error) {
-	p.commander, err = newCommander(ctx, p.client, nil)
+	p.commander, err = newCommander(ctx, p.client, p.stray)
 	if err != nil {
 		return err
 	}
@@ -179,6 +181,18 @@ func (p *publisher) sealed(ctx context.Context, source func() ([]byte, error)) (
 	default:
 		return p.one(ctx, source)
 	}
+}
+
+func (p *publisher) stray(v agent.Verdict, own bool) {
+	if own {
+		p.reject(v)
+	}
+}
+
+// reject tells of a rejected message of many.
+func (p *publisher) reject(v agent.Verdict) {
+	p.rejected.Add(1)
+	fmt.Fprintf(p.std.err, "pinseal: %s\n", verdictText(v))
 }
 
 func isTelemetry(topic string) bool {

@@ -7,26 +7,34 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"pinseal/agent"
 	"pinseal/signing"
 )
 
-// maxUnanswered lines of telemetry may wait for the node at once. It remembers the 64 highest numbers
-// of a topic, so that what is sent again within such a window is neither lost nor taken twice.
+// maxUnanswered is how many lines of telemetry, from the oldest that is not answered on, may have been
+// sent. The node remembers the 64 highest numbers of a topic, so that what is sent again within such a
+// window is neither lost nor taken twice.
 const maxUnanswered = 64
+
+// linesPerSecond keeps a stream below what a node lets a key send unless it is told otherwise.
+const linesPerSecond = 900
 
 // stream publishes lines and keeps each until the node has answered it: a broker or a node that stops
 // and comes back loses no line. Commands keep their order: one at a time.
 type stream struct {
 	*publisher
-	free    chan struct{} // holds a token for each line that waits for its answer
+	window  int
+	pace    *rate.Limiter
 	settled chan struct{} // holds a token when a line was answered lately
 	lines   sync.WaitGroup
 	warned  sync.Once
 
-	mu                sync.Mutex
-	waiting, rejected int
-	err               error
+	mu        sync.Mutex
+	unsettled []bool // of the lines from the oldest unanswered one on
+	first     int    // its number
+	err       error
 }
 
 func newStream(p *publisher) *stream {
@@ -34,7 +42,7 @@ func newStream(p *publisher) *stream {
 	if isTelemetry(p.Topic) {
 		window = maxUnanswered
 	}
-	return &stream{publisher: p, free: make(chan struct{}, window), settled: make(chan struct{}, 1)}
+	return &stream{publisher: p, window: window, pace: rate.NewLimiter(linesPerSecond, maxUnanswered), settled: make(chan struct{}, 1)}
 }
 
 // run publishes until the source ends, then waits for the answers that are missing.
@@ -47,15 +55,27 @@ func (s *stream) run(ctx context.Context, source func() ([]byte, error)) error {
 		if err != nil {
 			return errors.Join(unlessEOF(err), s.finish(ctx))
 		}
-		select {
-		case s.free <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
+		for s.waiting() >= s.window {
+			select {
+			case <-s.settled:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := s.pace.Wait(ctx); err != nil {
+			return err
 		}
 		if err := s.send(ctx, text); err != nil {
 			return err
 		}
 	}
+}
+
+// waiting counts the lines from the oldest that is not answered on.
+func (s *stream) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.unsettled)
 }
 
 // send publishes one line and follows it in the background.
@@ -65,32 +85,36 @@ func (s *stream) send(ctx context.Context, text []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	s.waiting++
+	number := s.first + len(s.unsettled)
+	s.unsettled = append(s.unsettled, true)
 	s.mu.Unlock()
 	s.lines.Go(func() {
 		warning := time.AfterFunc(s.patience(), s.warn)
 		defer warning.Stop()
-		s.settle(s.commander.follow(ctx, q))
-		<-s.free
+		verdict, err := s.commander.follow(ctx, q)
+		s.settle(number, verdict, err)
 	})
 	return nil
 }
 
-// settle takes the end of one line.
-func (s *stream) settle(v agent.Verdict, err error) {
+// settle takes the end of a line.
+func (s *stream) settle(number int, v agent.Verdict, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err != nil:
-		s.err = err // still waiting
-		return
+		s.err = err
 	case v.Reason != signing.ReasonApplied:
-		s.rejected++
-		fmt.Fprintf(s.std.err, "pinseal: %s\n", verdictText(v))
+		s.reject(v)
 	case !isTelemetry(s.Topic):
 		fmt.Fprintln(s.std.out, verdictText(v))
 	}
-	s.waiting--
+	if err == nil {
+		s.unsettled[number-s.first] = false
+	}
+	for len(s.unsettled) > 0 && !s.unsettled[0] {
+		s.unsettled, s.first = s.unsettled[1:], s.first+1
+	}
 	select {
 	case s.settled <- struct{}{}:
 	default:
@@ -108,7 +132,7 @@ func (s *stream) warn() {
 func (s *stream) finish(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		waiting, rejected, err := s.waiting, s.rejected, s.err
+		waiting, rejected, err := len(s.unsettled), s.rejected.Load(), s.err
 		s.mu.Unlock()
 		switch {
 		case err != nil:

@@ -62,7 +62,7 @@ func table() []row {
 		{"broker/internal/frame", nil, nil},
 		{"agent", []string{"signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
-		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, sync, term, sys}},
+		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term}},
 		{"internal/atomicfile", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/mqtt", nil, []string{paho}},
