@@ -26,12 +26,15 @@ build: ## build the static binary into bin/
 	@$(BUILD) -o bin/ ./cmd/pinseal
 
 # The tests come last, so that the last line is their result. -count=1, because
-# Go's cache does not see other programs change.
+# Go's cache does not see other programs change. Wycheproof's vectors are a
+# module apart: they are 109 MB, and no dependency of ours.
 test: tools lint cross ## install what is missing, lint, build for every platform, test with the race detector
+	@go -C internal/wycheproof test -count=1 ./...
 	@CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./...
 
 lint: $(GOLANGCI_LINT) ## run the linters, go vet among them
 	@$(GOLANGCI_LINT) run --allow-parallel-runners ./...
+	@cd internal/wycheproof && $(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
 cross: $(CROSS) ## build statically for every platform, to see that it builds
 
