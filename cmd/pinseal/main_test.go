@@ -33,6 +33,8 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			env.Setenv("REPO", repo)
+			// With -race every program would sleep for a second before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			env.Values[daemonsKey] = map[string]*daemon{}
 			env.Defer(func() { stopAll(env) })
 			return nil
@@ -228,7 +230,7 @@ func lookPath(ts *testscript.TestScript, program string) (string, error) {
 
 func environment(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, variable := range []string{"PATH", "HOME", "WORK", "TMPDIR", "PINSEAL_BUNDLE"} {
+	for _, variable := range []string{"PATH", "HOME", "WORK", "TMPDIR", "PINSEAL_BUNDLE", "GORACE"} {
 		env = append(env, variable+"="+ts.Getenv(variable))
 	}
 	return env
