@@ -101,12 +101,20 @@ func (c *counter) count() (write bool, suppressed uint64) {
 	return true, c.suppressed.Swap(0)
 }
 
+// unlogged says how many lines were left out since the last one; nothing if none were.
+func unlogged(suppressed uint64) slog.Attr {
+	if suppressed == 0 {
+		return slog.Attr{}
+	}
+	return slog.Uint64("suppressed", suppressed)
+}
+
 // refused notes that a connection was refused or ended.
 func (b *Broker) refused(reason Reason, c *conn, detail string) {
 	if write, suppressed := b.journal.counters[reason].count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "connection refused or ended",
 			slog.String("reason", string(reason)), slog.String("detail", detail), c.attrs(),
-			slog.Uint64("suppressed", suppressed))
+			unlogged(suppressed))
 	}
 }
 
@@ -115,7 +123,7 @@ func (b *Broker) denied(reason Reason, c *conn, topic string) {
 	if write, suppressed := b.journal.counters[reason].count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "request denied",
 			slog.String("reason", string(reason)), slog.String("topic", topic), c.attrs(),
-			slog.Uint64("suppressed", suppressed))
+			unlogged(suppressed))
 	}
 }
 
@@ -123,7 +131,7 @@ func (b *Broker) denied(reason Reason, c *conn, topic string) {
 func (b *Broker) throttled(c *conn) {
 	if write, suppressed := b.journal.counters[ReasonThrottled].count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "client publishes too fast, slowing it down",
-			slog.String("reason", string(ReasonThrottled)), c.attrs(), slog.Uint64("suppressed", suppressed))
+			slog.String("reason", string(ReasonThrottled)), c.attrs(), unlogged(suppressed))
 	}
 }
 
@@ -135,7 +143,7 @@ func (b *Broker) acceptFailed(l *Listener, err error) {
 func (b *Broker) connected(c *conn, id string) {
 	if write, suppressed := b.journal.connected.count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelInfo, "client connected",
-			slog.String("session", id), c.attrs(), slog.Uint64("suppressed", suppressed))
+			slog.String("session", id), c.attrs(), unlogged(suppressed))
 	}
 }
 

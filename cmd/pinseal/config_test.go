@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"pinseal/broker"
 )
 
 // TestDocumented holds docs/configuration.md to the configuration: a key that is not explained does not exist for a user.
@@ -18,6 +20,43 @@ func TestDocumented(t *testing.T) {
 	for _, key := range keys(reflect.TypeFor[config]()) {
 		if !strings.Contains(string(page), "`"+key) && !strings.Contains(string(page), "."+key+"`") && !strings.Contains(string(page), "[["+key+"]]") && !strings.Contains(string(page), "["+key+"]") {
 			t.Errorf("docs/configuration.md does not explain %q", key)
+		}
+	}
+}
+
+// TestLimits: every limit of the broker has a name in the configuration, and reaches the broker.
+func TestLimits(t *testing.T) {
+	var written limitsConfig
+	distinct := int64(1)
+	for _, field := range reflect.ValueOf(&written).Elem().Fields() {
+		field.SetInt(distinct)
+		distinct++
+	}
+	given := reflect.ValueOf(written.limits())
+	for field, value := range given.Fields() {
+		want := reflect.ValueOf(written).FieldByName(field.Name)
+		if !want.IsValid() {
+			t.Errorf("the limit %s has no name in the configuration", field.Name)
+		} else if value.Int() != want.Int() {
+			t.Errorf("the limit %s does not reach the broker", field.Name)
+		}
+	}
+}
+
+// TestDocumentedDefaults: what docs/configuration.md calls a limit's default is the broker's.
+func TestDocumentedDefaults(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := reflect.ValueOf(broker.DefaultLimits())
+	for field := range reflect.TypeFor[limitsConfig]().Fields() {
+		want := fmt.Sprint(defaults.FieldByName(field.Name).Interface())
+		if field.Type == reflect.TypeFor[positiveLength]() {
+			want = "`\"" + strings.TrimSuffix(want, "0m0s") + "\"`"
+		}
+		if row := "| `" + field.Tag.Get("toml") + "` | " + want + " |"; !strings.Contains(string(page), row) {
+			t.Errorf("docs/configuration.md does not have the row %s", row)
 		}
 	}
 }

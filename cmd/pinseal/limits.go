@@ -27,6 +27,7 @@ type limitsConfig struct {
 	MaxInflight              limit          `toml:"max_inflight"`
 	MaxInflightBytes         limit          `toml:"max_inflight_bytes"`
 	ReceiveMaximum           limit          `toml:"receive_maximum"`
+	MaxPublishRate           limit          `toml:"max_publish_rate"`
 	MaxQueuedMessages        limit          `toml:"max_queued_messages"`
 	MaxQueuedBytes           limit          `toml:"max_queued_bytes"`
 }
@@ -52,6 +53,7 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxInflight:              int(l.MaxInflight),
 		MaxInflightBytes:         int(l.MaxInflightBytes),
 		ReceiveMaximum:           int(l.ReceiveMaximum),
+		MaxPublishRate:           int(l.MaxPublishRate),
 		MaxQueuedMessages:        int(l.MaxQueuedMessages),
 		MaxQueuedBytes:           int(l.MaxQueuedBytes),
 	}
