@@ -230,7 +230,7 @@ func lookPath(ts *testscript.TestScript, program string) (string, error) {
 
 func environment(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, variable := range []string{"PATH", "HOME", "WORK", "TMPDIR", "PINSEAL_BUNDLE", "GORACE"} {
+	for _, variable := range []string{"PATH", "HOME", "WORK", "TMPDIR", "PINSEAL_BUNDLE", "NOTIFY_SOCKET", "GORACE"} {
 		env = append(env, variable+"="+ts.Getenv(variable))
 	}
 	return env
