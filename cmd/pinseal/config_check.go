@@ -45,6 +45,9 @@ func (c *config) check(data []byte) error {
 	if c.Agent.Broker != "" && len(c.Listeners) > 0 {
 		return at(data, place{table: "agent", key: "broker"}, "an agent with a broker elsewhere has no listener of its own: remove either")
 	}
+	if a := c.Agent; a.Broker != "" && (a.Certificate == "" || a.Key == "") {
+		return at(data, place{table: "agent", key: "broker"}, "a broker elsewhere needs a client certificate and key for this node")
+	}
 	if err := c.checkOutputs(data); err != nil {
 		return err
 	}

@@ -95,6 +95,7 @@ func TestParseConfig(t *testing.T) {
 		{"max_age negative", "node = \"a\"\n[agent]\nmax_age = \"-1s\"", `3:11: agent.max_age: "-1s" is not a length of time`},
 		{"broker", "node = \"a\"\n[agent]\nbroker = \"mqtt://x\"", `3:10: "mqtt://x" is not a broker`},
 		{"broker and listener", "node = \"a\"\n[agent]\nbroker = \"mqtts://x\"\n[[listener]]\naddress = \":1\"", `3:10: an agent with a broker elsewhere has no listener`},
+		{"broker without certificate", "node = \"a\"\n[agent]\nbroker = \"mqtts://x\"", `3:10: a broker elsewhere needs a client certificate`},
 		{"address", "node = \"a\"\n[[listener]]\naddress = \"8883\"", `3:11: "8883" is not an address`},
 		{"tls", "node = \"a\"\n[[listener]]\nmin_tls = \"1.1\"", `3:11: listener.min_tls: "1.1" is none of 1.2, 1.3`},
 		{"output without name", "node = \"a\"\n[[output]]\nline = \"GPIO1\"", `2:3: an output needs a name`},

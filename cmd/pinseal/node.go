@@ -181,9 +181,8 @@ func (n *node) dialer() (func(context.Context) (net.Conn, error), error) {
 	}
 	host, address := n.config.Agent.Broker.host()
 	tlsConfig, err := pki.ClientConfig(pki.Files{
-		Certificate: orDefault(n.config.Agent.Certificate, n.layout.brokerCert()),
-		Key:         orDefault(n.config.Agent.Key, n.layout.brokerKey()),
-		CA:          orDefault(n.config.Agent.CA, n.layout.caCert()),
+		Certificate: n.config.Agent.Certificate, Key: n.config.Agent.Key,
+		CA: orDefault(n.config.Agent.CA, n.layout.caCert()),
 	}, host, n.clock.FloorNow)
 	if err != nil {
 		return nil, explainTLS(err)

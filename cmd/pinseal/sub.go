@@ -48,7 +48,10 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 	if len(subscriptions) == 0 {
 		return usagef("no topic: -t TOPIC")
 	}
-	keyring, err := settings.readSigners()
+	keyring, err := signing.NewKeyring() // without one, plain messages can still be read
+	if settings.Signers != "" {
+		keyring, err = settings.readSigners()
+	}
 	if err != nil {
 		return err
 	}
