@@ -52,8 +52,8 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
 	done
 
-bench: ## run the benchmarks
-	@go test -run '^$$' -bench . -benchmem ./...
+bench: debian-packages ## measure beside the stack that is replaced (3 minutes; docs/performance.md)
+	@go run ./internal/bench
 
 vulncheck: ## look for known vulnerabilities (needs the network)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...

@@ -89,7 +89,7 @@ func round(ctx context.Context, r results, us, them *stack, tell func(string)) e
 // explain adds the end of what the processes printed.
 func explain(err error, s *stack) error {
 	log, readErr := os.ReadFile(s.log)
-	if readErr != nil {
+	if readErr != nil || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fmt.Errorf("%w\n%s", err, log[max(0, len(log)-2000):])

@@ -52,9 +52,18 @@ func runProfile(ctx context.Context, to string) (err error) {
 		return explain(err, s)
 	}
 	fmt.Printf("%.0f commands a second\n", rate)
-	top := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", to) //nolint:gosec // the file our user names
-	top.Stdout, top.Stderr = os.Stdout, os.Stderr
-	return top.Run()
+	return errors.Join(
+		top(ctx, to, "-nodecount=10"),
+		top(ctx, to, "-cum", "-show=^pinseal/", "-nodecount=30"), // where in the project the time goes
+	)
+}
+
+// top prints the largest entries of a profile.
+func top(ctx context.Context, profile string, flags ...string) error {
+	args := append([]string{"tool", "pprof", "-top"}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, profile)...) //nolint:gosec // the file our user names
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 // profiled loads the stack and profiles it meanwhile.
