@@ -36,6 +36,7 @@ type cli struct {
 	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
+	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

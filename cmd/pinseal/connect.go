@@ -158,22 +158,35 @@ func ignoreHostName(cfg *tls.Config) {
 	}
 }
 
-// dialTLS connects to address. A machine that cannot resolve its own name.local, because no
-// multicast DNS is installed, is reached over loopback: it is the same machine.
+// dialTLS gives what connects to address over TLS.
 func dialTLS(address string, cfg *tls.Config) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
-		dialer := tls.Dialer{Config: cfg}
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		if _, unresolved := errors.AsType[*net.DNSError](err); !unresolved {
-			return conn, err
-		}
-		host, port, splitErr := net.SplitHostPort(address)
-		own, nameErr := os.Hostname()
-		if splitErr != nil || nameErr != nil || host != localName(own) {
+		conn, err := dialTCP(ctx, address)
+		if err != nil {
 			return nil, err
 		}
-		return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+		secured := tls.Client(conn, cfg)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return secured, nil
 	}
+}
+
+// dialTCP connects to address. A machine that cannot resolve its own name.local, because no multicast
+// DNS is installed, is reached over loopback: it is the same machine.
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if _, unresolved := errors.AsType[*net.DNSError](err); !unresolved {
+		return conn, err
+	}
+	host, port, splitErr := net.SplitHostPort(address)
+	own, nameErr := os.Hostname()
+	if splitErr != nil || nameErr != nil || host != localName(own) {
+		return nil, err
+	}
+	return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
 }
 
 // explain words a failed connection for a person.

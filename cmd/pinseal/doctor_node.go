@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"pinseal/gpio"
+	"pinseal/internal/clock"
+	"pinseal/pki"
+	"pinseal/signing"
+	"pinseal/signing/replay"
+	"pinseal/systemd"
+)
+
+// expiryNotice is how long before its end a certificate is worth a word.
+const expiryNotice = 21 * 24 * time.Hour
+
+// nodeChecks looks at a node's files and its machine, and asks the running node.
+type nodeChecks struct {
+	layout  layout
+	config  *config
+	keyring *signing.Keyring
+	running bool
+}
+
+func newNodeChecks(l layout) *nodeChecks { return &nodeChecks{layout: l} }
+
+func (n *nodeChecks) list() []check {
+	return []check{
+		{"configuration", n.configuration},
+		{"keys", n.keys},
+		{"clock", n.clock},
+		{"certificate", n.certificate},
+		{"names", n.names},
+		{"signers", n.signers},
+		{"rights", n.rights},
+		{"node", n.node},
+		{"replay state", n.replayState},
+		{"line", n.lines},
+		{"port", n.port},
+		{"operator", n.operator},
+	}
+}
+
+func (n *nodeChecks) configuration(context.Context) (string, error) {
+	cfg, err := readConfig(n.layout.config)
+	if err != nil {
+		return "", err
+	}
+	n.config = cfg
+	return n.layout.config, nil
+}
+
+// keys looks whether every private key is there, readable for the node and for nobody else.
+func (n *nodeChecks) keys(context.Context) (string, error) {
+	paths := []string{n.signKey(), orDefault(n.config.TLS.Key, n.layout.brokerKey())}
+	if exists(n.layout.caKey()) {
+		paths = append(paths, n.layout.caKey())
+	}
+	for _, path := range paths {
+		if err := checkPrivate(path); err != nil {
+			return "", err
+		}
+	}
+	if _, err := readSignKey(n.signKey()); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("private keys: %d, readable by their owner alone", len(paths)), nil
+}
+
+func (n *nodeChecks) signKey() string { return orDefault(n.config.Agent.SignKey, n.layout.signKey()) }
+
+// checkPrivate wants a regular file that its owner alone can read, and an owner who is the one that asks.
+func checkPrivate(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return withHint(fmt.Errorf("%s is missing", path), "restore it from a backup; without one, make the node anew: pinseal init")
+	}
+	if err != nil {
+		return withHint(err, "run as the user that the node runs as, or as root: sudo pinseal doctor")
+	}
+	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
+		return withHint(fmt.Errorf("%s can be read by others (mode %#o)", path, mode.Perm()), "sudo chmod 600 %s; if others have read it, replace the key", path)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() != 0 && int(owner.Uid) != os.Geteuid() {
+		return withHint(fmt.Errorf("%s belongs to user %d, not to you (%d)", path, owner.Uid, os.Geteuid()), "sudo chown $USER %s, or run as its owner", path)
+	}
+	return nil
+}
+
+func (n *nodeChecks) clock(context.Context) (string, error) {
+	c, err := clock.New(clock.Config{
+		Trust: clock.Trust(n.config.Clock.Trust), FloorPath: n.layout.clockFloor(), BuildTime: buildTime(), Synchronized: systemd.ClockSynchronized,
+	})
+	if err != nil {
+		return "", withHint(err, "remove the file if it is damaged: the next start makes it anew")
+	}
+	floor := c.FloorNow() // first: it is the present, unless that is below the floor
+	now := c.Now()
+	switch {
+	case now.Before(floor):
+		return "", withHint(fmt.Errorf("the clock says %s, but it was %s before", now.Format(time.RFC3339), floor.Format(time.RFC3339)),
+			"timedatectl set-ntp true; if the clock was ahead by mistake, remove %s", n.layout.clockFloor())
+	case n.config.Clock.Trust == "auto" && !c.Trusted():
+		return "", noticef("not synchronised: commands need the node's challenge, which pinseal pub fetches; timedatectl set-ntp true")
+	case !c.Trusted():
+		return "", noticef("never trusted, as clock.trust says: commands need the node's challenge, which pinseal pub fetches")
+	}
+	return fmt.Sprintf("%s, trusted (%s)", now.Format(time.RFC3339), n.config.Clock.Trust), nil
+}
+
+func (n *nodeChecks) certificateFiles() pki.Files {
+	return pki.Files{
+		Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
+		Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
+		CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
+	}
+}
+
+func (n *nodeChecks) certificate(context.Context) (string, error) {
+	files := n.certificateFiles()
+	if _, err := pki.LoadServer(files, 0, time.Now); err != nil {
+		return "", explainTLS(err)
+	}
+	data, err := os.ReadFile(files.Certificate)
+	if err != nil {
+		return "", err
+	}
+	chain, err := pki.ParseCertificates(data)
+	if err != nil {
+		return "", err
+	}
+	end := chain[0].NotAfter
+	if time.Until(end) < expiryNotice {
+		return "", noticef("%s expires on %s", files.Certificate, end.Format(time.DateOnly))
+	}
+	return fmt.Sprintf("%s, until %s", files.Certificate, end.Format(time.DateOnly)), nil
+}
+
+// names compares the certificate with what this machine is called now: addresses change.
+func (n *nodeChecks) names(context.Context) (string, error) {
+	data, err := os.ReadFile(n.certificateFiles().Certificate)
+	if err != nil {
+		return "", err
+	}
+	chain, err := pki.ParseCertificates(data)
+	if err != nil {
+		return "", err
+	}
+	now, err := pki.LocalNames()
+	if err != nil {
+		return "", err
+	}
+	missing := slices.DeleteFunc(now, func(name string) bool { return chain[0].VerifyHostname(name) == nil })
+	if len(missing) > 0 {
+		return "", noticef("not in the certificate: %s; clients that use such a name are refused", strings.Join(missing, ", "))
+	}
+	return "every name and address of this machine is in the certificate", nil
+}
+
+func (n *nodeChecks) signers(context.Context) (string, error) {
+	keyring, err := readKeyring(n.layout.signers)
+	if err != nil {
+		return "", withHint(err, "a file in %s is damaged: restore it, or remove it and add the signer again", n.layout.signers)
+	}
+	n.keyring = keyring
+	if _, err := n.config.agentPolicy(n.layout.signers); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, trusted keys: %d", n.layout.signers, len(keyring.Signers())), nil
+}
+
+// rights looks for permits that can never be used, and outputs that nobody may command.
+func (n *nodeChecks) rights(context.Context) (string, error) {
+	known := map[string]bool{}
+	for _, s := range n.keyring.Signers() {
+		known[s.Name] = true
+	}
+	commanded := map[name]bool{}
+	for _, p := range n.config.Permits {
+		if !known[string(p.Signer)] {
+			return "", withHint(fmt.Errorf("a [[permit]] names the signer %q, of whom there is no key", p.Signer),
+				"pinseal signer add %s FILE, or mend the name in %s", p.Signer, n.layout.config)
+		}
+		commanded[p.Output] = true
+	}
+	for _, o := range n.config.Outputs {
+		if !commanded[o.Name] {
+			return "", noticef("nobody is permitted to command the output %s", o.Name)
+		}
+	}
+	return fmt.Sprintf("permits: %d", len(n.config.Permits)), nil
+}
+
+func (n *nodeChecks) node(context.Context) (string, error) {
+	conn, err := dialControl(n.layout.control())
+	if err != nil {
+		return "", noticef("not running; checking what it would find")
+	}
+	n.running = true
+	return "running", conn.Close()
+}
+
+func (n *nodeChecks) replayState(context.Context) (string, error) {
+	switch {
+	case n.running:
+		return "held by the running node", nil
+	case !exists(n.layout.stateDB()):
+		return "", noticef("%s is not there yet; the first start makes it", n.layout.stateDB())
+	}
+	store, err := replay.Open(n.layout.stateDB(), replay.Options{})
+	if err != nil {
+		return "", withHint(err, "move it away: the node then refuses every command sealed before its next start")
+	}
+	return n.layout.stateDB(), store.Close()
+}
+
+// lines claims nothing: who holds a line is told by the chip.
+func (n *nodeChecks) lines(context.Context) (found string, err error) {
+	chip, err := openChip(n.config.GPIO.Chip, n.layout)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, chip.Close()) }()
+	lines, err := chip.Lines()
+	if err != nil {
+		return "", err
+	}
+	var held []string
+	for _, o := range n.config.Outputs {
+		line, err := gpio.FindLine(lines, o.Line)
+		if err != nil {
+			return "", withHint(fmt.Errorf("output %s: %w", o.Name, err), "pinseal gpio list shows the lines of this machine")
+		}
+		if line.Used && !n.running {
+			return "", withHint(fmt.Errorf("output %s: line %s is held by %s", o.Name, o.Line, orDefault(line.Consumer, "somebody")), "stop that program, or remove the device-tree overlay behind it")
+		}
+		held = append(held, fmt.Sprintf("%s on %s", o.Name, line.Name))
+	}
+	return strings.Join(held, ", "), nil
+}
+
+func (n *nodeChecks) port(ctx context.Context) (string, error) {
+	var addresses []string
+	for _, l := range n.config.Listeners {
+		addresses = append(addresses, string(l.Address))
+		if n.running {
+			continue
+		}
+		socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", string(l.Address))
+		if err != nil {
+			return "", withHint(fmt.Errorf("listening on %s: %w", l.Address, err), "see who has the port: ss -ltnp")
+		}
+		if err := socket.Close(); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(addresses, ", "), nil
+}
+
+// operator plays the client's half with the first bundle that init left here.
+func (n *nodeChecks) operator(ctx context.Context) (string, error) {
+	if !n.running {
+		return "", noticef("the node is not running, so nobody can be asked")
+	}
+	entries, err := os.ReadDir(n.layout.bundles())
+	if err != nil || len(entries) == 0 {
+		return "", noticef("no bundle in %s to try with", n.layout.bundles())
+	}
+	dir := n.layout.bundle(entries[0].Name())
+	settings, err := connectFlags{Bundle: dir}.client(streams{})
+	if err != nil {
+		return "", err
+	}
+	checks := newClientChecks(settings, "")
+	for _, c := range checks.list() {
+		if _, err := c.run(ctx); err != nil {
+			return "", errors.Join(fmt.Errorf("%s, %s: %w", dir, c.name, err), checks.close())
+		}
+	}
+	return dir + ": " + checks.heard, checks.close()
+}
