@@ -39,6 +39,10 @@ type cli struct {
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"Print what a word of the command line could become."`
+	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual's pages."`
 }
 
 // helpFlag is --help without -h, which is the host here as it is in mosquitto_pub.
