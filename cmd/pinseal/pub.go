@@ -31,7 +31,7 @@ type pubCmd struct {
 	File    string  `short:"f" help:"Message from a file." type:"existingfile" placeholder:"FILE"`
 	Stdin   bool    `short:"s" help:"Message from the whole of standard input."`
 	Null    bool    `short:"n" help:"Empty message (with --plain)."`
-	QoS     byte    `short:"q" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
+	QoS     byte    `short:"q" name:"qos" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
 	Retain  bool    `short:"r" help:"Retain the message. The node refuses retained commands."`
 	Plain   bool    `help:"Publish as it is, without sealing and without waiting."`
 	NoWait  bool    `help:"Do not wait for the node's answer."`

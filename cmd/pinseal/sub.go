@@ -20,7 +20,7 @@ import (
 type subCmd struct {
 	connectFlags
 	Topics  []string `short:"t" sep:"none" help:"Topic or filter; may be repeated." placeholder:"TOPIC"`
-	QoS     byte     `short:"q" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
+	QoS     byte     `short:"q" name:"qos" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
 	Count   int      `short:"C" help:"End after this many messages." placeholder:"N"`
 	Wait    float64  `short:"W" help:"End with exit code 3 after this many seconds." placeholder:"SECONDS"`
 	Verbose bool     `short:"v" help:"Also print the topic."`
