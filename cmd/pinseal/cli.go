@@ -38,6 +38,7 @@ type cli struct {
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
+	Install installCmd `cmd:"" help:"Make the node a service of this machine, or of an image."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`

@@ -19,6 +19,7 @@ type gpioCmd struct {
 	List  gpioListCmd  `cmd:"" help:"List the lines and who uses them."`
 	Set   gpioSetCmd   `cmd:"" help:"Drive a line for as long as the command runs."`
 	Watch gpioWatchCmd `cmd:"" help:"Print every edge of some lines."`
+	Exit  gpioExitCmd  `cmd:"" name:"exit-levels" hidden:"" help:"Drive every output of the configuration to its exit level."`
 }
 
 // chipFlag is --chip of the commands that work on lines without a node.

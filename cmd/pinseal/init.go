@@ -58,12 +58,27 @@ func (c *initCmd) Run(std streams) error {
 	if err := p.write(time.Now()); err != nil {
 		return err
 	}
+	if err := c.share(p.layout); err != nil {
+		return err
+	}
 	fmt.Fprintf(std.out, "node %s is ready to run\n", p.node)
 	fmt.Fprintf(std.out, "  configuration  %s\n", p.layout.config)
 	fmt.Fprintf(std.out, "  operator       %s\n", p.operatorBundle())
 	fmt.Fprintf(std.out, "next: %s\n", c.command("run"))
 	fmt.Fprintf(std.out, "then: pinseal pub --bundle %s -t %s -m 1\n", p.operatorBundle(), p.topic)
 	return nil
+}
+
+// share makes what init wrote into the system's places usable by the service: now if its user exists, otherwise systemd
+// hands the state folder over when the service starts.
+func (c *initCmd) share(l layout) error {
+	if c.Dir != "" {
+		return nil
+	}
+	if to, ok := serviceOwner(); ok {
+		return l.handOver(to)
+	}
+	return l.letRead()
 }
 
 func (c *initCmd) plan() (*plan, error) {

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+)
+
+// serviceUser is who `pinseal run` is as a service, and the group that its lines belong to: the unit's User= and Group=.
+const (
+	serviceUser  = "pinseal"
+	serviceGroup = "gpio"
+)
+
+// owner is a user and a group by number.
+type owner struct{ uid, gid int }
+
+// serviceOwner is the user of the service, if it exists and we are root, who may give files away.
+func serviceOwner() (owner, bool) {
+	u, err := user.Lookup(serviceUser)
+	if err != nil || os.Geteuid() != 0 {
+		return owner{}, false
+	}
+	g, err := user.LookupGroup(serviceGroup)
+	if err != nil {
+		return owner{}, false
+	}
+	uid, uidErr := strconv.Atoi(u.Uid)
+	gid, gidErr := strconv.Atoi(g.Gid)
+	return owner{uid, gid}, uidErr == nil && gidErr == nil
+}
+
+// letRead lets every user read what holds no secret: the configuration, public keys and certificates.
+func (l layout) letRead() error {
+	for _, dir := range []string{filepath.Dir(l.config), l.signers, filepath.Dir(l.caCert())} {
+		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as the comment says
+			return fmt.Errorf("letting the service read: %w", err)
+		}
+	}
+	return nil
+}
+
+// handOver gives to the service what it writes or must keep secret. What it has no use for, the authority's key and the
+// bundles of others, stays root's alone.
+func (l layout) handOver(to owner) error {
+	if err := l.letRead(); err != nil {
+		return err
+	}
+	for _, path := range l.serviceFiles() {
+		if err := os.Lchown(path, to.uid, to.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("handing over to the service: %w", err)
+		}
+	}
+	return nil
+}
+
+// serviceFiles are those that belong to the service.
+func (l layout) serviceFiles() []string {
+	return []string{
+		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()),
+		l.brokerKey(), l.stateDB(), l.clockFloor(),
+	}
+}
