@@ -161,6 +161,9 @@ const limits = `
 [agent]
 rate = 1000000
 burst = 1000000
+
+[limits]
+max_publish_rate = 1000000
 `
 
 // place is where the files of both stacks are. The line is in memory, as /run is and as a real one is: the disk must not
