@@ -1,15 +1,16 @@
 # fish completion for pinseal: the program itself says what could come next.
 function __pinseal_complete
 	set -l words (commandline -opc) (commandline -ct)
-	set -l prefix (string match -r -- '^--[^=]*=' $words[-1])
+	set -l flag (string match -r -- '^--[^=]*=' $words[-1]; or echo)
+	set -l value (string replace -- "$flag" '' $words[-1])
 	for line in ($words[1] complete -- $words[2..-1] 2>/dev/null)
 		switch $line
 			case ':files'
-				__fish_complete_path (string replace -- "$prefix" '' $words[-1])
+				string replace -r -- '^' "$flag" (__fish_complete_path $value)
 			case ':folders'
-				__fish_complete_directories (string replace -- "$prefix" '' $words[-1])
+				string replace -r -- '^' "$flag" (__fish_complete_directories $value)
 			case '*'
-				echo $prefix$line
+				echo $flag$line
 		end
 	end
 end
