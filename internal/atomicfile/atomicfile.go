@@ -50,7 +50,7 @@ func publish(path string, data []byte, perm os.FileMode, move func(tmp, path str
 	if err := move(tmp, path); err != nil {
 		return fmt.Errorf("writing %s: %w", path, errors.Join(err, removeLeftover(tmp)))
 	}
-	if err := syncFolder(folder); err != nil {
+	if err := SyncFolder(folder); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
@@ -89,8 +89,10 @@ func removeLeftover(name string) error {
 	return nil
 }
 
-// syncFolder makes the names in a folder durable.
-func syncFolder(folder string) error {
+// SyncFolder makes the names in a folder durable. Who relies on a file that it
+// found needs it: another process may have made the file and been killed before
+// it got this far.
+func SyncFolder(folder string) error {
 	d, err := os.Open(folder)
 	if err != nil {
 		return err

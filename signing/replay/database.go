@@ -130,6 +130,9 @@ func (d *database) openLocked(name string, perm os.FileMode, again bool) (*os.Fi
 		return nil, withoutPath(err)
 	}
 	err = lock(f)
+	if err == nil && !again {
+		err = settle(f)
+	}
 	if err == nil {
 		err = checkFile(f)
 	}
@@ -141,6 +144,17 @@ func (d *database) openLocked(name string, perm os.FileMode, again bool) (*os.Fi
 	}
 	d.file = f
 	return f, nil
+}
+
+// settle makes durable what a killed process left in the kernel's memory: its
+// name, if it had just made the file, and a meta page that it wrote last. The
+// next commit overwrites pages that this meta page no longer needs; a disk that
+// had only the one before would then hold no complete state.
+func settle(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return withoutPath(err)
+	}
+	return atomicfile.SyncFolder(filepath.Dir(f.Name()))
 }
 
 // also joins the error of cleaning up to the one that led there, on one line.

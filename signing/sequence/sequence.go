@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ import (
 
 const (
 	bootIDPath = "/proc/sys/kernel/random/boot_id" // random(4): new with every boot
+	noBoot     = "00000000-0000-0000-0000-000000000000"
 
 	// block is how far the ceiling is raised: a minute of microseconds, so that
 	// a sender with a clock syncs at most once a minute.
@@ -174,19 +176,36 @@ func (c *Counter) read() (state, error) {
 	return s, nil
 }
 
-// write stores the state, synced if it raises the ceiling. Where that fails the
-// old state is put back, or the next caller would trust a ceiling that may not
-// be on disk.
+// write stores the state. Where that fails the old one is put back, so that a
+// disk that refuses for a while does not use up numbers.
 func (c *Counter) write(before, after state) error {
-	_, err := c.file.WriteAt(after.marshal(), 0)
-	if err == nil && after.ceiling != before.ceiling {
-		err = c.file.Sync()
+	var err error
+	if after.ceiling != before.ceiling {
+		err = c.raise(after)
+	}
+	if err == nil {
+		_, err = c.file.WriteAt(after.marshal(), 0)
 	}
 	if err != nil {
 		_, undo := c.file.WriteAt(before.marshal(), 0)
 		return fmt.Errorf("writing sequence: %w", errors.Join(err, undo))
 	}
 	return nil
+}
+
+// raise makes a higher ceiling durable, and the file's name, which a killed
+// process may have left in the kernel's memory. Meanwhile the file names no
+// boot: if this process is killed before the sync, the next one must not trust
+// a ceiling that is not on disk, and begins above it with a sync of its own.
+func (c *Counter) raise(s state) error {
+	s.bootID = noBoot
+	if _, err := c.file.WriteAt(s.marshal(), 0); err != nil {
+		return err
+	}
+	if err := c.file.Sync(); err != nil {
+		return err
+	}
+	return atomicfile.SyncFolder(filepath.Dir(c.file.Name()))
 }
 
 func (s state) marshal() []byte {
