@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
-BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
 
 # What the tests run besides Go: other implementations to agree with, and the
 # C compiler that the race detector needs.
@@ -17,7 +17,7 @@ DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa p
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
 
-.PHONY: help build test lint cross fuzz bench vulncheck tools debian-packages
+.PHONY: help build test lint cross packages fuzz bench vulncheck tools debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,14 +36,16 @@ lint: $(GOLANGCI_LINT) ## run the linters, go vet among them
 	@$(GOLANGCI_LINT) run --allow-parallel-runners ./...
 	@cd internal/wycheproof && $(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
-cross: $(CROSS) ## build statically for every platform, to see that it builds
+cross: $(CROSS) ## build statically for every platform, into bin/PLATFORM/
 
 .PHONY: $(CROSS)
 $(CROSS): cross-%:
 	@echo 'building $*'
-	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
-	GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) GOARM=$(word 3,$(subst -, ,$*)) \
-		$(BUILD) -o "$$dir/pinseal" ./cmd/pinseal
+	@GOOS=$(word 1,$(subst -, ,$*)) GOARCH=$(word 2,$(subst -, ,$*)) GOARM=$(word 3,$(subst -, ,$*)) \
+		$(BUILD) -o bin/$*/ ./cmd/pinseal
+
+packages: build cross ## build the Debian packages into dist/
+	@packaging/build.sh
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } $$1 == "ok" { while (n) print $$2, name[--n] }') && \
