@@ -59,6 +59,8 @@ type Config struct {
 	Replay   *replay.Store
 	Clock    Clock
 	Log      *slog.Logger // may be nil
+	// OwnBroker says that the broker lives and ends with this node. See [Agent.Loopback].
+	OwnBroker bool
 	// QueueLength is how many messages of one topic may be under way, 4096 if zero. At most 4 MiB of them are, anyhow.
 	QueueLength int
 }

@@ -69,6 +69,8 @@ func (a *Agent) addTopic(topic string, o *output, plain bool) error {
 		return fmt.Errorf("the output %s has a topic %q that is none", o.name, topic)
 	case strings.HasPrefix(topic, telemetryPrefix), strings.HasPrefix(topic, verifiedPrefix):
 		return fmt.Errorf("the output %s has a topic %q that is for telemetry", o.name, topic)
+	case topic == a.loopback.topic:
+		return fmt.Errorf("the output %s has the topic %q, on which the node hears itself", o.name, topic)
 	case a.routes[topic] != nil:
 		return fmt.Errorf("the topic %s is used twice", topic)
 	}

@@ -45,6 +45,7 @@ type route struct {
 	queue  topicQueue
 	output *output // nil for telemetry
 	plain  bool
+	own    *signing.PublicKey // of messages to ourselves, nil for all others
 }
 
 // topicQueue is the bounded queue of a topic: what is in it is under way until it was acted on or refused.

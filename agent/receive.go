@@ -33,6 +33,9 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 
 // routeOf says where messages of a topic go, and in which order they are judged.
 func (a *Agent) routeOf(topic string) (*route, *lane) {
+	if topic == a.loopback.topic {
+		return &a.loopback.route, a.loopback.lane
+	}
 	if r, ok := a.routes[topic]; ok {
 		return r, r.output.lane
 	}
@@ -66,7 +69,11 @@ func (j *job) screen(retained bool) error {
 	}
 	var err error
 	if j.sealed, err = signing.Parse(j.payload); err == nil {
-		j.signer, err = j.policy.lookup(j.sealed.KeyID())
+		if j.route.own != nil {
+			j.signer, err = j.route.lookupOwn(j.sealed.KeyID())
+		} else {
+			j.signer, err = j.policy.lookup(j.sealed.KeyID())
+		}
 	}
 	return err
 }

@@ -25,6 +25,7 @@ type Agent struct {
 	outputs   map[string]*output
 	routes    map[string]*route // of the topics that command outputs
 	telemetry *lane
+	loopback  *loopback
 	verifier  verifier
 	verdicts  chan verdict
 
@@ -76,6 +77,10 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.verifier.length = cfg.QueueLength
 	a.verifier.work.L = &a.verifier.mu
+	var err error
+	if a.loopback, err = newLoopback(cfg.Node); err != nil {
+		return nil, fmt.Errorf("configuring the agent: %w", err)
+	}
 	for _, reason := range signing.Reasons() {
 		a.counters[reason] = newTally()
 	}
@@ -103,6 +108,9 @@ func (a *Agent) clientConfig() mqtt.Config {
 	subs := subscriptions(a.policy.Load().filters())
 	for topic := range a.routes {
 		subs = append(subs, mqtt.Subscription{Filter: topic, QoS: 1})
+	}
+	if a.cfg.OwnBroker {
+		subs = append(subs, mqtt.Subscription{Filter: a.loopback.topic, QoS: 1})
 	}
 	return mqtt.Config{
 		Dial:          a.cfg.Dial,
@@ -178,6 +186,7 @@ func (a *Agent) start() (stop func()) {
 		verifiers.Go(a.verifier.run)
 	}
 	judges.Go(a.judgeTelemetry)
+	judges.Go(a.judgeLoopback)
 	for _, o := range a.outputs {
 		judges.Go(func() { a.judgeCommands(o) })
 		actors.Go(func() { a.actOnCommands(o) })
@@ -186,6 +195,7 @@ func (a *Agent) start() (stop func()) {
 	return func() {
 		a.stopping.Store(true)
 		a.telemetry.in.close()
+		a.loopback.lane.in.close()
 		for _, o := range a.outputs {
 			o.lane.in.close()
 		}

@@ -22,6 +22,9 @@ func VerdictTopic(node, signer string) string { return "pinseal/" + node + "/ver
 // ChallengeTopic is where the node publishes the challenge of its run, sealed and retained. See [ParseChallenge].
 func ChallengeTopic(node string) string { return "pinseal/" + node + "/challenge" }
 
+// LoopbackTopic is where a node hears itself. Nobody else has a use for it.
+func LoopbackTopic(node string) string { return "loopback/" + node }
+
 // VerifiedTopic is where the plain value of verified telemetry goes: telemetry/D/M becomes verified/D/M. The second
 // result says whether topic is a telemetry topic.
 func VerifiedTopic(topic string) (string, bool) {

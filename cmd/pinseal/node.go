@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"pinseal/agent"
@@ -38,6 +39,7 @@ type node struct {
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
 	ready   chan struct{}
+	signers atomic.Int64 // how many there are
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
@@ -112,12 +114,10 @@ func (n *node) openReplay() (err error) {
 func (n *node) signKeyPath() string { return orDefault(n.config.Agent.SignKey, n.layout.signKey()) }
 
 func (n *node) openListeners() error {
+	if err := n.bindListeners(); err != nil {
+		return err
+	}
 	for _, l := range n.config.Listeners {
-		socket, err := net.Listen("tcp", string(l.Address)) //nolint:noctx // binding does not block
-		if err != nil {
-			return withHint(fmt.Errorf("listening on %s: %w", l.Address, err), "see who has the port: ss -ltnp; mosquitto is often already there (systemctl disable --now mosquitto)")
-		}
-		n.sockets = append(n.sockets, socket)
 		server, err := pki.LoadServer(pki.Files{
 			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
 			Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
@@ -161,6 +161,7 @@ func (n *node) openAgent() error {
 	if err != nil {
 		return err
 	}
+	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	var outputs []agent.Output
 	for i, o := range n.config.Outputs {
 		outputs = append(outputs, agent.Output{
@@ -169,7 +170,7 @@ func (n *node) openAgent() error {
 	}
 	n.agent, err = agent.New(agent.Config{
 		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
-		Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
+		OwnBroker: n.broker != nil, Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
 	})
 	return err
 }
@@ -294,6 +295,7 @@ func (n *node) Reload() error {
 		}
 		n.broker.Recheck(n.servers[0].Check)
 	}
+	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	return nil
 }

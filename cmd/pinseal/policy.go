@@ -38,7 +38,7 @@ func (c *config) brokerPolicy() *broker.Policy {
 func ownTopics(node string) []string {
 	return []string{
 		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
-		agent.StateTopic(node, "+"), agent.VerdictTopic(node, "+"), "verified/#",
+		agent.StateTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
 	}
 }
 

@@ -58,6 +58,8 @@ func serve(ctx context.Context, n *node, announce io.Writer) error {
 		}
 		fmt.Fprintf(announce, "ready: %s\n", n.URL())
 		n.notify(systemd.Ready)
+		n.tellStatus()
+		group.Go(func() error { n.keepInformed(ctx); return nil })
 		for {
 			select {
 			case <-hangup:
@@ -84,6 +86,7 @@ func (n *node) reloadAndTell() {
 		n.log.Error("reload refused, everything stays as it was", "error", err)
 	}
 	n.notify(systemd.Ready)
+	n.tellStatus()
 }
 
 func newLogger(w io.Writer, cfg logConfig) *slog.Logger {
