@@ -20,6 +20,7 @@ const module = "pinseal"
 const (
 	bbolt     = "go.etcd.io/bbolt"
 	dbus      = "github.com/godbus/dbus/v5"
+	diskfs    = "github.com/diskfs/go-diskfs"
 	goSystemd = "github.com/coreos/go-systemd/v22"
 	gpioioctl = "periph.io/x/host/v3/gpioioctl" // in tests only; never its parent: host.Init maps /dev/mem
 	jsontext  = "github.com/go-json-experiment/json/jsontext"
@@ -65,6 +66,7 @@ func table() []row {
 		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term}},
 		{"internal/atomicfile", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
+		{"internal/flash", nil, []string{diskfs, sys}},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
