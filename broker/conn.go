@@ -34,7 +34,9 @@ type conn struct {
 	gone     chan struct{}          // closed when mochi is done with it
 	closing  chan struct{}          // closed by Close and after a failed write
 
-	willTopic  string // set by OnConnect
+	clientID   string // set by OnConnect, as are those of the will
+	willTopic  string
+	willQoS    byte
 	willRetain bool
 
 	arrivals atomic.Int64 // numbers the messages in the session's inflight store
@@ -151,7 +153,7 @@ func (c *conn) grants() *grants {
 	p := c.broker.policy.Load()
 	g := c.granted.Load()
 	if g == nil || g.policy != p {
-		g = p.grants(c.identity())
+		g = p.grants(c.identity(), c.clientID)
 		c.granted.Store(g)
 	}
 	return g

@@ -50,17 +50,16 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		return packets.ErrNotAuthorized
 	}
 	h.restoreWill(c, cl)
+	if c.clientID = pk.Connect.ClientIdentifier; c.clientID == "" {
+		c.clientID = h.assignedID(c)
+		cl.Properties.Props.AssignedClientID = c.clientID
+	}
 	if r := h.judgeConnect(c, cl, pk); r != nil {
 		c.end(r.reason, r.detail)
 		_ = h.broker.server.SendConnack(cl, r.codeFor(cl), false, nil) // the connection ends anyway
 		return r.code
 	}
-	clientID := pk.Connect.ClientIdentifier
-	if clientID == "" {
-		clientID = h.assignedID(c)
-		cl.Properties.Props.AssignedClientID = clientID
-	}
-	cl.ID = c.identity() + ":" + clientID
+	cl.ID = c.identity() + ":" + c.clientID
 	h.bound(c, cl)
 	c.client.Store(cl)
 	return nil
@@ -98,7 +97,7 @@ func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusa
 		return &refusal{ReasonClientID, packets.ErrClientIdentifierNotValid, fmt.Sprintf("client id %.64q", id)}
 	}
 	if will := cl.Properties.Will; will.Flag != 0 {
-		if reason := c.grants().mayPublish(will.TopicName, will.Retain); reason != "" {
+		if reason := c.grants().mayPublish(will.TopicName, will.Qos, will.Retain); reason != "" {
 			return &refusal{ReasonWill, packets.ErrNotAuthorized, string(reason) + ": " + will.TopicName}
 		}
 	}
@@ -118,7 +117,7 @@ func (h *hook) bound(c *conn, cl *mqtt.Client) {
 	}
 	// Without this, the wills of sessions long forgotten could be piled up (MQTT 5.0 section 3.1.3.2.2).
 	cl.Properties.Will.WillDelayInterval = min(cl.Properties.Will.WillDelayInterval, props.SessionExpiryInterval)
-	c.willTopic, c.willRetain = cl.Properties.Will.TopicName, cl.Properties.Will.Retain
+	c.willTopic, c.willQoS, c.willRetain = cl.Properties.Will.TopicName, cl.Properties.Will.Qos, cl.Properties.Will.Retain
 	// A topic alias is lost when mochi drops the message that introduced it.
 	props.TopicAliasMaximum = 0
 	// mochi's flow control deadlocks on its own lock, and stalls for good: waitRoom does it instead.
@@ -202,7 +201,7 @@ func (h *hook) restoreWill(c *conn, cl *mqtt.Client) {
 // OnWill judges a will again when it is due. mochi publishes it past every other check.
 func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	c := connOf(cl)
-	if reason := c.grants().mayPublish(will.TopicName, will.Retain); reason != "" {
+	if reason := c.grants().mayPublish(will.TopicName, will.Qos, will.Retain); reason != "" {
 		h.broker.denied(ReasonWill, c, will.TopicName)
 		return mqtt.Will{}, nil // without a topic it reaches nobody
 	}

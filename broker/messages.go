@@ -21,7 +21,7 @@ func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.
 	r := &c.request
 	h.broker.journal.published.Add(1)
 	h.throttle(c)
-	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Retain); reason != "" {
+	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Qos, pk.FixedHeader.Retain); reason != "" {
 		h.broker.denied(reason, c, pk.TopicName)
 		r.denied = reason
 		r.answered = cl.Properties.ProtocolVersion == 5 && pk.FixedHeader.Qos > 0
@@ -77,7 +77,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		// Without an answer that could say no, mochi would close the connection: OnPublish drops such a publish.
 		return !c.request.answered
 	case !c.grants().mayReceive(topic):
-		h.broker.denied(ReasonDelivery, c, topic)
+		h.broker.withheld(c, topic)
 		return false
 	case !h.roomInflight(c, cl):
 		h.broker.denied(ReasonQueueFull, c, topic)
@@ -167,9 +167,11 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	codes := make([]byte, 0, len(pk.Filters))
 	for _, sub := range pk.Filters {
 		_, exists := cl.State.Subscriptions.Get(sub.Filter)
+		decision := c.grants().subscription(sub.Filter)
+		sub.Qos = min(sub.Qos, decision.MaxQoS)
 		code := granted
 		switch {
-		case !c.grants().mayReceive(sub.Filter):
+		case decision.Reason != "":
 			h.broker.denied(ReasonSubscribe, c, sub.Filter)
 			code = packets.ErrNotAuthorized.Code
 		case !exists && cl.State.Subscriptions.Len()+added >= h.broker.limits.MaxSubscriptions:
@@ -196,16 +198,21 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, _ packets.Packet, _ []byte) {
 	h.broker.endSubscriptions(cl) // the policy may have changed since OnSubscribe
 }
 
-// endSubscriptions ends those that the policy does not allow, and drops what waits for an acknowledgement because of
-// them.
+// endSubscriptions ends those that the policy does not allow, lowers the quality of service of others to what it allows,
+// and drops what waits for an acknowledgement and may not be received any more.
 func (b *Broker) endSubscriptions(cl *mqtt.Client) {
 	c := connOf(cl)
 	if c == nil {
 		return
 	}
 	g := c.grants()
-	for filter := range cl.State.Subscriptions.GetAll() {
-		if g.mayReceive(filter) {
+	for filter, sub := range cl.State.Subscriptions.GetAll() {
+		if d := g.subscription(filter); d.Reason == "" {
+			if sub.Qos > d.MaxQoS {
+				sub.Qos = d.MaxQoS
+				b.server.Topics.Subscribe(cl.ID, sub)
+				cl.State.Subscriptions.Add(filter, sub)
+			}
 			continue
 		}
 		if b.server.Topics.Unsubscribe(filter, cl.ID) {

@@ -3,13 +3,18 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"net"
+	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"pinseal/broker"
 	"pinseal/pki"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
 )
 
 // mosquitto runs mosquitto_pub or mosquitto_sub over TLS 1.3 with a certificate of its own.
@@ -92,5 +97,52 @@ func TestMosquittoRefused(t *testing.T) {
 	}
 	if n := s.Stats().Received; n != 2 {
 		t.Errorf("%d messages received, want the two good ones", n)
+	}
+}
+
+// mosquittoBroker is Debian's broker, to compare ours with. Its clients have names and no passwords.
+type mosquittoBroker struct{ addr string }
+
+func startMosquitto(tb testing.TB, settings ...string) *mosquittoBroker {
+	tb.Helper()
+	listener := must((&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0"))(tb)
+	addr := listener.Addr().String()
+	_ = listener.Close() // its port is what was wanted
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	text := "user root\nallow_anonymous true\nlistener " + port + " 127.0.0.1\n" + strings.Join(settings, "\n") + "\n"
+	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), "mosquitto", "-c", writeFile(tb, "mosquitto.conf", text))
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	eventually(tb, "mosquitto listens", func() bool {
+		c, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", addr)
+		if err == nil {
+			_ = c.Close() // nothing was said on it
+		}
+		return err == nil
+	})
+	return &mosquittoBroker{addr}
+}
+
+func (m *mosquittoBroker) connect(tb testing.TB, user, clientID string) *client {
+	tb.Helper()
+	s := &site{addr: m.addr, authority: must(pki.CreateAuthority("unused", time.Now()))(tb), clients: map[string]*tls.Config{}}
+	return must(s.tryConnect(tb, user, clientID, func(o *paho.ClientOptions) {
+		o.Servers = nil
+		o.AddBroker("tcp://" + m.addr).SetUsername(user)
+	}))(tb)
+}
+
+func save(tb testing.TB, path, text string) {
+	tb.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
 	}
 }

@@ -143,7 +143,7 @@ func (b *Broker) judgeDelayedWills() {
 	defer b.sessions.mu.Unlock()
 	for _, a := range b.sessions.away {
 		c := connOf(a.client)
-		if c.willTopic != "" && c.grants().mayPublish(c.willTopic, c.willRetain) != "" {
+		if c.willTopic != "" && c.grants().mayPublish(c.willTopic, c.willQoS, c.willRetain) != "" {
 			b.dropDelayedWill(a.client)
 		}
 	}

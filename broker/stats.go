@@ -28,6 +28,7 @@ const (
 	ReasonPublish              Reason = "publish-not-permitted"   // no rule allows it
 	ReasonReserved             Reason = "reserved"                // a topic that only the node may publish to
 	ReasonRetained             Reason = "retained"                // a retained message where none is accepted
+	ReasonQoS                  Reason = "qos-not-permitted"       // a rule allows it, at a lower quality of service
 	ReasonSubscribe            Reason = "subscribe-not-permitted" // no rule allows it
 	ReasonTooManySubscriptions Reason = "too-many-subscriptions"  // MaxSubscriptions
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
@@ -45,7 +46,7 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
-		ReasonReserved, ReasonRetained, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
+		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
@@ -125,6 +126,16 @@ func (b *Broker) denied(reason Reason, c *conn, topic string) {
 			slog.String("reason", string(reason)), slog.String("topic", topic), c.attrs(),
 			unlogged(suppressed))
 	}
+}
+
+// withheld notes that a message was not delivered. Under an ACL file that is nothing to warn of: it allows subscriptions
+// that are wider than what may be read.
+func (b *Broker) withheld(c *conn, topic string) {
+	if c.grants().policy.file != nil {
+		b.journal.counters[ReasonDelivery].total.Add(1)
+		return
+	}
+	b.denied(ReasonDelivery, c, topic)
 }
 
 // throttled notes that a publish had to wait.

@@ -30,6 +30,26 @@ func covers(allowed, wanted string) bool {
 	}
 }
 
+// overlaps reports whether there is a topic that both filters match. Both must be as for covers.
+func overlaps(a, b string) bool {
+	if strings.HasPrefix(a, "$") != strings.HasPrefix(b, "$") {
+		return false
+	}
+	for {
+		levelA, restA, moreA := strings.Cut(a, "/")
+		levelB, restB, moreB := strings.Cut(b, "/")
+		switch {
+		case levelA == "#" || levelB == "#":
+			return true
+		case levelA != "+" && levelB != "+" && levelA != levelB:
+			return false
+		case !moreA || !moreB:
+			return moreA == moreB || restA == "#" || restB == "#" // # covers its parent
+		}
+		a, b = restA, restB
+	}
+}
+
 func anyCovers(allowed []string, wanted string) bool {
 	for _, filter := range allowed {
 		if covers(filter, wanted) {

@@ -26,7 +26,17 @@ type config struct {
 	Permits   []permitConfig   `toml:"permit"`
 	Telemetry []telemetryRule  `toml:"telemetry"`
 	Legacy    []legacyConfig   `toml:"legacy"`
+	Auth      authConfig       `toml:"auth"`
+	Roles     []roleConfig     `toml:"role"`
 	ACL       []aclRule        `toml:"acl"`
+
+	source source
+}
+
+// source is where a configuration was read from.
+type source struct {
+	path string
+	data []byte
 }
 
 type gpioConfig struct {
@@ -95,8 +105,20 @@ type legacyConfig struct {
 	Hash   legacyHash `toml:"hash"`
 }
 
+// authConfig names what mosquitto has files for.
+type authConfig struct {
+	ACLFile string `toml:"acl_file"`
+}
+
+type roleConfig struct {
+	Name    name   `toml:"name"`
+	Members []name `toml:"members"`
+}
+
 type aclRule struct {
 	Identity  nameOrAll     `toml:"identity"`
+	Role      name          `toml:"role"`
+	MaxQoS    *qosLevel     `toml:"max_qos"`
 	Publish   []topicFilter `toml:"publish"`
 	Subscribe []topicFilter `toml:"subscribe"`
 }
@@ -117,6 +139,7 @@ func readConfig(path string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	cfg.source = source{path, data}
 	cfg.resolve(filepath.Dir(path))
 	return cfg, nil
 }
@@ -161,7 +184,7 @@ func parseConfig(data []byte) (*config, error) {
 
 // resolve makes every path absolute to the folder of the configuration.
 func (c *config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key} {
+	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}
@@ -178,6 +201,9 @@ func checkValues(data []byte, v reflect.Value, p place) error {
 	switch v.Kind() {
 	case reflect.Struct:
 		for field, value := range v.Fields() {
+			if !field.IsExported() {
+				continue
+			}
 			key := field.Tag.Get("toml")
 			inner := place{p.table, p.index, key}
 			if kind := value.Kind(); kind == reflect.Struct || kind == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct {

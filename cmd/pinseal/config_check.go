@@ -112,9 +112,28 @@ func (c *config) checkRules(data []byte) error {
 			return at(data, place{"legacy", i, "topic"}, "no output has the topic %q", l.Topic)
 		}
 	}
+	return c.checkACL(data)
+}
+
+func (c *config) checkACL(data []byte) error {
+	roles := map[name]bool{}
+	for i, r := range c.Roles {
+		switch {
+		case r.Name == "" || len(r.Members) == 0:
+			return at(data, place{"role", i, "name"}, "a role needs a name and members")
+		case roles[r.Name]:
+			return at(data, place{"role", i, "name"}, "two roles are named %q", r.Name)
+		}
+		roles[r.Name] = true
+	}
 	for i, r := range c.ACL {
-		if r.Identity == "" {
-			return at(data, place{"acl", i, "identity"}, "an acl rule needs an identity, or \"*\" for every one")
+		switch {
+		case r.Identity == "" && r.Role == "":
+			return at(data, place{"acl", i, "identity"}, "an acl rule needs an identity, or \"*\" for every one, or a role")
+		case r.Identity != "" && r.Role != "":
+			return at(data, place{"acl", i, "role"}, "an acl rule is for an identity or for a role, not for both")
+		case r.Role != "" && !roles[r.Role]:
+			return at(data, place{"acl", i, "role"}, "no role is named %q", r.Role)
 		}
 	}
 	return nil

@@ -35,6 +35,7 @@ type (
 	brokerURL      string        // mqtts://HOST[:PORT]
 	legacyHash     string        // sha1, sha256
 	logLevel       slog.Level
+	qosLevel       int64
 	logFormat      string // text, json
 )
 
@@ -173,6 +174,13 @@ func (l *logLevel) UnmarshalText(text []byte) error {
 func (l limit) check() error {
 	if l < 0 {
 		return errors.New("a limit cannot be negative")
+	}
+	return nil
+}
+
+func (q qosLevel) check() error {
+	if q < 0 || q > 2 {
+		return errors.New("a quality of service is 0, 1 or 2")
 	}
 	return nil
 }

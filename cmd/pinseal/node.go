@@ -141,8 +141,12 @@ func (n *node) openBroker() (err error) {
 			Name: string(l.Address), Net: n.sockets[i], TLS: n.servers[i].Config(), ClientIDIsIdentity: l.ClientIDIsIdentity,
 		})
 	}
+	policy, err := n.config.brokerPolicy()
+	if err != nil {
+		return err
+	}
 	n.broker, err = broker.New(broker.Config{
-		Node: string(n.config.Node), Listeners: listeners, Policy: n.config.brokerPolicy(),
+		Node: string(n.config.Node), Listeners: listeners, Policy: policy,
 		Limits: n.config.Limits.limits(), Log: n.log.With("part", "broker"),
 	})
 	return err
@@ -281,6 +285,10 @@ func (n *node) Reload() error {
 	if err != nil {
 		return err
 	}
+	brokerPolicy, err := cfg.brokerPolicy()
+	if err != nil {
+		return err
+	}
 	for _, s := range n.servers {
 		if err := s.Reload(); err != nil {
 			return explainTLS(err)
@@ -290,7 +298,7 @@ func (n *node) Reload() error {
 		return err
 	}
 	if n.broker != nil {
-		if err := n.broker.SetPolicy(cfg.brokerPolicy()); err != nil {
+		if err := n.broker.SetPolicy(brokerPolicy); err != nil {
 			return err
 		}
 		n.broker.Recheck(n.servers[0].Check)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -13,12 +14,19 @@ import (
 
 // brokerPolicy is who may publish and subscribe where, plus what holds whatever the rules say: the
 // node's own topics are the node's alone, and a command is never retained.
-func (c *config) brokerPolicy() *broker.Policy {
+func (c *config) brokerPolicy() (*broker.Policy, error) {
 	p := &broker.Policy{Reserved: ownTopics(string(c.Node))}
-	for _, r := range c.ACL {
-		p.Rules = append(p.Rules, broker.Rule{
-			Identity: string(r.Identity), Publish: strs(r.Publish), Subscribe: strs(r.Subscribe),
-		})
+	if path := c.Auth.ACLFile; path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the ACL file: %w", err)
+		}
+		if p.ACLFile, err = broker.ParseACLFile(path, text); err != nil {
+			return nil, withHint(err, "its format is mosquitto's: man mosquitto.conf, acl_file")
+		}
+	}
+	for i := range c.ACL {
+		p.Rules = append(p.Rules, c.brokerRules(i)...)
 	}
 	for _, o := range c.Outputs {
 		p.NoRetain = append(p.NoRetain, agent.SetTopic(string(c.Node), string(o.Name)))
@@ -31,7 +39,35 @@ func (c *config) brokerPolicy() *broker.Policy {
 	for _, l := range c.Legacy {
 		p.NoRetain = append(p.NoRetain, string(l.Topic))
 	}
-	return p
+	return p, nil
+}
+
+// brokerRules makes one [[acl]] block one rule for each identity.
+func (c *config) brokerRules(i int) []broker.Rule {
+	r := c.ACL[i]
+	line, _ := locate(c.source.data, place{table: "acl", index: i})
+	rule := broker.Rule{
+		Identity: string(r.Identity), Publish: strs(r.Publish), Subscribe: strs(r.Subscribe),
+		Source: fmt.Sprintf("%s:%d: [[acl]] identity = %q", c.source.path, line, r.Identity),
+	}
+	if r.MaxQoS != nil {
+		rule.MaxQoS = new(byte(*r.MaxQoS)) //nolint:gosec // was checked when it was read
+	}
+	if r.Role == "" {
+		return []broker.Rule{rule}
+	}
+	rule.Source = fmt.Sprintf("%s:%d: [[acl]] role = %q", c.source.path, line, r.Role)
+	var rules []broker.Rule
+	for _, role := range c.Roles {
+		if role.Name != r.Role {
+			continue
+		}
+		for _, member := range role.Members {
+			rule.Identity = string(member)
+			rules = append(rules, rule)
+		}
+	}
+	return rules
 }
 
 // ownTopics are the filters of what the node alone may write.

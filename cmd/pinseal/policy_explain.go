@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"pinseal/broker"
+	"pinseal/pki"
+
+	"github.com/alecthomas/kong"
+)
+
+type policyCmd struct {
+	Explain policyExplainCmd `cmd:"" help:"Say whether a client may publish or subscribe, and which rule decides. Exit code 0 is yes, 1 is no."`
+}
+
+type policyExplainCmd struct {
+	dirFlag
+	As       string `help:"Name of the client; without it, a client that has none." placeholder:"NAME"`
+	ClientID string `name:"client-id" short:"i" help:"Its MQTT client id, where the ACL file says %%c." placeholder:"ID"`
+	QoS      byte   `name:"qos" short:"q" help:"Quality of service." enum:"0,1,2" default:"0"`
+	Retain   bool   `short:"r" help:"Publish a retained message."`
+	Action   string `arg:"" help:"pub or sub." enum:"pub,sub"`
+	Topic    string `arg:"" help:"Topic; for sub also a filter, such as a/# or $share/group/a/#."`
+}
+
+// Run decides as the broker would under the configuration as it is now.
+func (c *policyExplainCmd) Run(std streams, k *kong.Kong) error {
+	if c.As != "" && !pki.ValidName(c.As) {
+		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.As)
+	}
+	err := checkFilter(c.Topic)
+	if c.Action == "pub" && strings.ContainsAny(c.Topic, "+#") {
+		err = fmt.Errorf("%q has a wildcard, and nobody can publish to that", c.Topic)
+	}
+	if err != nil {
+		return usageError(err)
+	}
+	cfg, err := readConfig(c.layout().config)
+	if err != nil {
+		return err
+	}
+	policy, err := cfg.brokerPolicy()
+	if err != nil {
+		return err
+	}
+	decision, err := broker.Explain(policy, string(cfg.Node), broker.Request{
+		Identity: c.As, ClientID: c.ClientID, Topic: c.Topic, Subscribe: c.Action == "sub", QoS: c.QoS, Retain: c.Retain,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(std.out, worded(decision, c.QoS)); err != nil {
+		return err
+	}
+	if decision.Reason != "" {
+		k.Exit(exitFailed)
+	}
+	return nil
+}
+
+// worded is a decision in one line.
+func worded(d broker.Decision, qos byte) string {
+	switch {
+	case d.Reason == "" && qos > d.MaxQoS:
+		return fmt.Sprintf("yes, at quality of service %d: %s", d.MaxQoS, d.Source)
+	case d.Reason == "":
+		return "yes: " + d.Source
+	case d.Reason == broker.ReasonQoS:
+		return fmt.Sprintf("no, at most at quality of service %d: %s", d.MaxQoS, d.Source)
+	case d.Source == "":
+		return "no: no rule allows it"
+	}
+	return "no: " + d.Source
+}
