@@ -69,6 +69,7 @@ func table() []row {
 		{"internal/flash", nil, []string{diskfs, sys}},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
+		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+)
+
+// life is something that writes, and what must be true whenever it is cut short.
+type life struct {
+	name string
+	// live writes in the folder, and says with tell what it has promised or done.
+	live func(folder string, tell func(format string, args ...any)) error
+	// judge opens what is in the folder after the cut, by the marks of what had
+	// been said before. It returns errRefused where the state cannot be opened.
+	judge func(folder string, marks []string) error
+}
+
+// errRefused says that what is on the disk was not accepted: nothing is done
+// twice then, but a person is needed.
+var errRefused = errors.New("refused")
+
+// report counts.
+type report struct {
+	cuts, images, opened int
+	refused, wrong       []string
+}
+
+func (r *report) String() string {
+	return fmt.Sprintf("%d cut points, %d images, %d opened, %d refused, %d wrong",
+		r.cuts, r.images, r.opened, len(r.refused), len(r.wrong))
+}
+
+// judge is one run over lives.
+type judge struct {
+	form   form
+	base   string // a folder for everything
+	random *rand.Rand
+	report report
+	// spoil changes what was recorded; its tests make a disk worse with it.
+	spoil func([]event) []event
+}
+
+func newJudge(f form, folder string) *judge {
+	seed := [32]byte{1}                                                                                                        // the same images in every run
+	return &judge{form: f, base: folder, random: rand.New(rand.NewChaCha8(seed)), spoil: func(e []event) []event { return e }} //nolint:gosec // chance, no secret
+}
+
+// bootID is the id of a boot in which a child lives: none of them is the
+// machine's, in which the images are opened.
+func bootID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
+
+// judgeLife enumerates one life; then lives that begin with what a power cut
+// left; then lives that begin where a process was killed, so that what it had
+// not synced is still pending.
+func (j *judge) judgeLife(ctx context.Context, l life) error {
+	first, err := j.recorder(&disk{})
+	if err != nil {
+		return err
+	}
+	if err := first.live(ctx, l.name, bootID(1), 0); err != nil {
+		return err
+	}
+	pick := picker{most: j.form.again, random: j.random}
+	if err := j.enumerate(ctx, l, first, nil, 0, &pick); err != nil {
+		return err
+	}
+	for i, s := range pick.starts {
+		r, err := j.recorder(s.disk)
+		if err != nil {
+			return err
+		}
+		if err := r.live(ctx, l.name, bootID(2+i), 0); err != nil {
+			return err
+		}
+		if err := j.enumerate(ctx, l, r, s.marks, 0, nil); err != nil {
+			return err
+		}
+	}
+	return j.judgeKills(ctx, l, beforeSyncs(first))
+}
+
+// beforeSyncs are the moments of a life just before a sync.
+func beforeSyncs(r *recorder) []int {
+	var at []int
+	for i, e := range r.events {
+		if i > 0 && e.kind == sync {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// judgeKills kills at some of these moments, spread evenly.
+func (j *judge) judgeKills(ctx context.Context, l life, events []int) error {
+	kills := min(j.form.kills, len(events))
+	for i := range kills {
+		at := events[i*len(events)/kills]
+		r, err := j.recorder(&disk{})
+		if err != nil {
+			return err
+		}
+		if err := r.live(ctx, l.name, bootID(1), at); err != nil {
+			return err
+		}
+		if err := r.live(ctx, l.name, bootID(1), 0); err != nil {
+			return err
+		}
+		if err := j.enumerate(ctx, l, r, nil, at, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recorder records in a folder that holds what the disk does.
+func (j *judge) recorder(d *disk) (*recorder, error) {
+	folder := filepath.Join(j.base, "life")
+	if err := d.store(folder); err != nil {
+		return nil, err
+	}
+	return newRecorder(folder)
+}
+
+// start is an image to live on from, and what had been said before.
+type start struct {
+	disk  *disk
+	marks []string
+}
+
+// picker picks a few of many images, each with the same chance.
+type picker struct {
+	most   int
+	random *rand.Rand
+	starts []start
+	seen   int
+}
+
+func (p *picker) offer(s start) {
+	if p == nil {
+		return
+	}
+	if p.seen++; len(p.starts) < p.most {
+		p.starts = append(p.starts, s)
+	} else if i := p.random.IntN(p.seen); i < p.most {
+		p.starts[i] = s
+	}
+}
+
+// enumerate judges every image of every cut. Where a process was killed at an
+// event, that is every cut from there on at which something it had written is
+// still pending: the others are those of other lives.
+func (j *judge) enumerate(ctx context.Context, l life, r *recorder, marks []string, killed int, pick *picker) error {
+	seen := map[[32]byte]bool{}
+	for c := range cuts(r.before, j.spoil(r.events)) {
+		if killed > 0 && (c.events < killed || c.oldest >= killed) {
+			continue
+		}
+		j.report.cuts++
+		said := append(append([]string(nil), marks...), c.marks...)
+		for d := range c.images(j.form, j.random) {
+			key := sha256.Sum256(fmt.Appendf(nil, "%x %d", d.sum(), len(said)))
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			problem, err := j.judgeImage(l, d, said)
+			if err != nil {
+				return err
+			}
+			j.count(l, c, problem)
+			if problem != nil && j.form.first {
+				return nil
+			}
+			if problem == nil {
+				pick.offer(start{d, said})
+			}
+		}
+	}
+	return nil
+}
+
+func (j *judge) judgeImage(l life, d *disk, marks []string) (problem, err error) {
+	folder := filepath.Join(j.base, "image")
+	if err := d.store(folder); err != nil {
+		return nil, err
+	}
+	return l.judge(folder, marks), nil
+}
+
+func (j *judge) count(l life, c cut, problem error) {
+	r := &j.report
+	r.images++
+	line := fmt.Sprintf("%s, cut after event %d with %d pending: %v", l.name, c.events, len(c.pending), problem)
+	switch {
+	case problem == nil:
+		r.opened++
+	case errors.Is(problem, errRefused):
+		r.refused = append(r.refused, line)
+	default:
+		r.opened++
+		r.wrong = append(r.wrong, line)
+	}
+}
+
+// child is what a recorded process does: the life that the environment names.
+func child(lives []life) error {
+	name := os.Getenv(lifeVariable)
+	for _, l := range lives {
+		if l.name != name {
+			continue
+		}
+		return l.live(os.Getenv(folderVariable), func(format string, args ...any) {
+			// A mark is one write, or it would be two.
+			_, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) // to /dev/null
+		})
+	}
+	return fmt.Errorf("no life %s", name)
+}

@@ -1,0 +1,71 @@
+// Command powercut cuts the power at every moment of the lives of the files
+// that a node and a sender rely on: the replay state, the sequence file, the
+// clock's floor and whatever else is written atomically. It prints one line with
+// how much was tried and what came of it, before it one for each failure, and
+// exits with 1 if there was any.
+//
+// A life is a process that opens such a file, uses it and says what it has
+// done. Its writes, renames and syncs are recorded as the kernel gets them, in
+// order. For every moment of the record the command makes the images that a
+// disk may then hold: what had been synced is there, and of the rest any part,
+// in any order, written sectors whole or not at all. On each image the file is
+// opened again and must keep what was promised: nothing that was acted on is
+// new, no number is used again, no content is mixed or gone. Then it must go on
+// working.
+//
+// Lives also begin with such images, and where a process was killed, so that
+// what it had not synced is still in the kernel's memory when the power goes.
+//
+// Simplified: folders are there from the start, and modes are not looked at.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	if err := run(context.Background(), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "powercut:", err)
+		os.Exit(1) //nolint:forbidigo // this is the main of a program
+	}
+}
+
+// run is the child where it is told so, or else the whole enumeration.
+func run(ctx context.Context, out io.Writer) (err error) {
+	if os.Getenv(lifeVariable) != "" {
+		return child(lives())
+	}
+	folder, err := memoryFolder()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	j := newJudge(fullForm(), folder)
+	for _, l := range lives() {
+		if err := j.judgeLife(ctx, l); err != nil {
+			return err
+		}
+	}
+	for _, line := range append(j.report.refused, j.report.wrong...) {
+		fmt.Fprintln(out, line)
+	}
+	fmt.Fprintln(out, "powercut:", j.report.String())
+	if len(j.report.refused)+len(j.report.wrong) > 0 {
+		return errors.New("a power cut does harm")
+	}
+	return nil
+}
+
+// memoryFolder makes a folder, in memory where there is one: not the disk below
+// is on trial, but what was asked of it.
+func memoryFolder() (string, error) {
+	folder, err := os.MkdirTemp("/dev/shm", "pinseal-powercut-*")
+	if err != nil {
+		return os.MkdirTemp("", "pinseal-powercut-*")
+	}
+	return folder, nil
+}
