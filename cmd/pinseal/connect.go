@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"pinseal/internal/mqtt"
@@ -173,20 +174,21 @@ func dialTLS(address string, cfg *tls.Config) func(context.Context) (net.Conn, e
 	}
 }
 
-// dialTCP connects to address. A machine that cannot resolve its own name.local, because no multicast
-// DNS is installed, is reached over loopback: it is the same machine.
+// dialTCP connects to address. A machine's own name.local is tried over loopback first: where no multicast DNS is
+// installed nobody can resolve it, and a name server that does not answer would use up all the time there is.
 func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
-	if _, unresolved := errors.AsType[*net.DNSError](err); !unresolved {
-		return conn, err
-	}
-	host, port, splitErr := net.SplitHostPort(address)
-	own, nameErr := os.Hostname()
-	if splitErr != nil || nameErr != nil || host != localName(own) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
 		return nil, err
 	}
-	return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+	if own, err := os.Hostname(); err == nil && host == localName(own) {
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return conn, err
+		}
+	}
+	return dialer.DialContext(ctx, "tcp", address)
 }
 
 // explain words a failed connection for a person.
