@@ -40,6 +40,7 @@ type cli struct {
 	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
 	Install installCmd `cmd:"" help:"Make the node a service of this machine, or of an image."`
+	Flash   flashCmd   `cmd:"" help:"Prepare a Raspberry Pi OS card, so that the Pi comes up as a node on first boot."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`

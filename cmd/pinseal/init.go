@@ -95,22 +95,31 @@ func (c *initCmd) plan() (*plan, error) {
 			return nil, err
 		}
 	}
+	hostName, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("reading the host name: %w", err)
+	}
+	return p, p.check(hostName)
+}
+
+// check refuses what cannot be, and decides under which name clients will reach the node, hostName being its machine's.
+func (p *plan) check(hostName string) error {
 	for what, given := range map[string]string{"node": p.node, "output": p.output, "operator": p.operator} {
 		if !pki.ValidName(given) {
-			return nil, usagef("%q cannot name the %s: letters, digits, _ and -, at most 64", given, what)
+			return usagef("%q cannot name the %s: letters, digits, _ and -, at most 64", given, what)
 		}
 	}
 	if p.node == p.operator {
-		return nil, usagef("the node and its operator cannot both be named %q", p.node)
+		return usagef("the node and its operator cannot both be named %q", p.node)
 	}
 	if !signing.ValidTopic(p.topic) || strings.HasPrefix(p.topic, "pinseal/") {
-		return nil, usagef("%q cannot be the output's topic", p.topic)
+		return usagef("%q cannot be the output's topic", p.topic)
 	}
-	return p, p.setAddress()
+	return p.setAddress(hostName)
 }
 
 // setAddress splits --listen and decides under which name clients will reach it.
-func (p *plan) setAddress() error {
+func (p *plan) setAddress(hostName string) error {
 	if err := listenAddress(p.listen).check(); err != nil {
 		return usageError(err)
 	}
@@ -125,10 +134,6 @@ func (p *plan) setAddress() error {
 	p.port = uint16(port)
 	p.host = host
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		hostName, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("reading the host name: %w", err)
-		}
 		p.host = localName(hostName)
 	} else {
 		p.names = append(p.names, host)
@@ -160,34 +165,41 @@ func (p *plan) operatorBundle() string { return p.layout.bundle(p.operator) }
 
 // write makes every file or none: the configuration last, because its presence says that the node is complete.
 func (p *plan) write(now time.Time) error {
-	authority, err := pki.CreateAuthority(p.node+" authority", now)
+	operator, node, err := p.files(p.operatorBundle(), now)
 	if err != nil {
 		return err
+	}
+	return append(operator, node...).create()
+}
+
+// files makes all keys and gives the operator's bundle in the folder bundle, and the node's own files.
+func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err error) {
+	authority, err := pki.CreateAuthority(p.node+" authority", now)
+	if err != nil {
+		return nil, nil, err
 	}
 	signKey, err := signing.GenerateKey(signing.ES256)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	files, err := p.nodeFiles(authority, signKey, now)
+	node, err = p.nodeFiles(authority, signKey, now)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, Topics: p.commandTopics()}
-	operator, err := makeClient(p.operatorBundle(), client, authority, signKey.Public(), now)
+	made, err := makeClient(bundle, client, authority, signKey.Public(), now)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	text, err := p.configText()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	files = append(files, operator.files...)
-	files = append(files,
-		newFile{p.layout.signer(p.operator), operator.signKey.PEM(), 0o644},
-		newFile{p.layout.issuedCert(p.operator, now), operator.certificate, 0o644},
+	return made.files, append(node,
+		newFile{p.layout.signer(p.operator), made.signKey.PEM(), 0o644},
+		newFile{p.layout.issuedCert(p.operator, now), made.certificate, 0o644},
 		newFile{p.layout.config, text, 0o644},
-	)
-	return files.create()
+	), nil
 }
 
 func (p *plan) commandTopics() []topicName {

@@ -2,6 +2,7 @@ package flash
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,15 +17,15 @@ type Change struct {
 }
 
 // Apply writes the changes in their order, waits until they are on the card, and reads all of them back.
-// If anything fails, whatever was changed is undone and the error says so. progress, which may be
+// If anything fails or ctx ends, whatever was changed is undone and the error says so. progress, which may be
 // nil, is told of each change before it is written and before it is read back.
-func Apply(changes []Change, progress func(verb string, c Change)) error {
+func Apply(ctx context.Context, changes []Change, progress func(verb string, c Change)) error {
 	if progress == nil {
 		progress = func(string, Change) {}
 	}
-	err := write(changes, progress)
+	err := write(ctx, changes, progress)
 	if err == nil {
-		err = verify(changes, progress)
+		err = verify(ctx, changes, progress)
 	}
 	if err == nil {
 		return nil
@@ -39,8 +40,11 @@ func Apply(changes []Change, progress func(verb string, c Change)) error {
 	return fmt.Errorf("%w; the card is as it was", err)
 }
 
-func write(changes []Change, progress func(string, Change)) error {
+func write(ctx context.Context, changes []Change, progress func(string, Change)) error {
 	for _, c := range changes {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("interrupted: %w", err)
+		}
 		progress("writing", c)
 		if err := c.volume.Write(c.File); err != nil {
 			return fmt.Errorf("writing %s to the %s partition: %w", c.Path, c.Partition, err)
@@ -64,8 +68,11 @@ func volumes(changes []Change) (all []Volume) {
 	return all
 }
 
-func verify(changes []Change, progress func(string, Change)) error {
+func verify(ctx context.Context, changes []Change, progress func(string, Change)) error {
 	for _, c := range changes {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("interrupted: %w", err)
+		}
 		progress("verifying", c)
 		got, err := c.volume.Read(c.Path)
 		if err != nil {

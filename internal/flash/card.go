@@ -2,7 +2,6 @@ package flash
 
 import (
 	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -106,21 +105,16 @@ func (c *Card) Host() string {
 	return ""
 }
 
-// Machine is the processor that the card's system is for: elf.EM_ARM or elf.EM_AARCH64 on a Raspberry
-// Pi. Without the root file system it is unknown, elf.EM_NONE.
-func (c *Card) Machine() (elf.Machine, error) {
+// Program is a program of the card's system, which tells its architecture; nil without the root file system.
+func (c *Card) Program() ([]byte, error) {
 	if c.Root == nil {
-		return elf.EM_NONE, nil
+		return nil, nil
 	}
 	program, err := c.Root.Read("usr/bin/dpkg")
 	if err != nil {
-		return elf.EM_NONE, fmt.Errorf("%w: reading its dpkg: %w", ErrNotRaspberryPiOS, err)
+		return nil, fmt.Errorf("%w: reading its dpkg: %w", ErrNotRaspberryPiOS, err)
 	}
-	file, err := elf.NewFile(bytes.NewReader(program.Data))
-	if err != nil {
-		return elf.EM_NONE, fmt.Errorf("reading /usr/bin/dpkg of the card: %w", err)
-	}
-	return file.Machine, nil
+	return program.Data, nil
 }
 
 // Plan gives the changes that make the card install the payload and take the host name.

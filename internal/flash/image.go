@@ -69,7 +69,7 @@ func (v *image) open() (err error) {
 }
 
 func (v *image) has(name string) (bool, error) {
-	entries, err := v.fat.ReadDir("/")
+	entries, err := v.fat.ReadDir(".")
 	if err != nil {
 		return false, fmt.Errorf("reading the boot partition: %w", err)
 	}
@@ -84,8 +84,21 @@ func (v *image) Read(name string) (File, error) {
 	if !there {
 		return File{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	data, err := v.fat.ReadFile(name)
-	return File{Path: name, Data: data}, err
+	file, err := v.fat.Open(name)
+	if err != nil {
+		return File{}, fmt.Errorf("opening %s: %w", name, err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	info, err := file.Stat()
+	if err != nil {
+		return File{}, fmt.Errorf("opening %s: %w", name, err)
+	}
+	// In one piece: the library reads too much where a read ends within a cluster.
+	data := make([]byte, info.Size())
+	if _, err := file.Read(data); err != nil && !errors.Is(err, io.EOF) {
+		return File{}, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return File{Path: name, Data: data}, nil
 }
 
 func (v *image) Write(f File) error {

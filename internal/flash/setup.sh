@@ -20,6 +20,8 @@ tar -xpzf "$archive" -C / -o || fail "unpacking $archive"
 
 if [ "$(cat /etc/hostname)" != "$host" ]; then
 	echo "$host" >/etc/hostname
+fi
+if ! grep -q "^127\.0\.1\.1[[:space:]]*$host\$" /etc/hosts; then
 	sed -i '/^127\.0\.1\.1[[:space:]]/d' /etc/hosts
 	printf '127.0.1.1\t%s\n' "$host" >>/etc/hosts
 fi

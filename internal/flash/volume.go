@@ -30,8 +30,8 @@ type Volume interface {
 	Rollback() (left []string)
 }
 
-// folder is a mounted volume. Nothing outside of it can be reached, whatever links the card holds.
-type folder struct {
+// Folder is a mounted volume. Nothing outside of it can be reached, whatever links the card holds.
+type Folder struct {
 	root *os.Root
 	made []undo // what Write did
 }
@@ -44,15 +44,19 @@ type undo struct {
 }
 
 // OpenFolder is the volume that is mounted at dir.
-func OpenFolder(dir string) (Volume, error) {
+func OpenFolder(dir string) (*Folder, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the card's folder: %w", err)
 	}
-	return &folder{root: root}, nil
+	return &Folder{root: root}, nil
 }
 
-func (v *folder) Read(name string) (File, error) {
+// Close lets go of the folder, so that it can be unmounted.
+func (v *Folder) Close() error { return v.root.Close() }
+
+// Read is Volume's; a folder's Mode has fs.ModeDir.
+func (v *Folder) Read(name string) (File, error) {
 	info, err := v.root.Lstat(name)
 	if err != nil {
 		return File{}, err
@@ -67,7 +71,8 @@ func (v *folder) Read(name string) (File, error) {
 	return f, err
 }
 
-func (v *folder) Write(f File) error {
+// Write is Volume's.
+func (v *Folder) Write(f File) error {
 	if f.Mode.IsDir() {
 		return v.makeFolder(f.Path, f.Mode.Perm())
 	}
@@ -87,7 +92,7 @@ func (v *folder) Write(f File) error {
 }
 
 // put makes a file beside the one it then replaces.
-func (v *folder) put(f File) error {
+func (v *Folder) put(f File) error {
 	beside := f.Path + ".pinseal-new"
 	if err := v.removeIfThere(beside); err != nil {
 		return err
@@ -102,7 +107,7 @@ func (v *folder) put(f File) error {
 	return nil
 }
 
-func (v *folder) writeNew(name string, f File) (err error) {
+func (v *Folder) writeNew(name string, f File) (err error) {
 	if f.Link != "" {
 		return v.root.Symlink(f.Link, name)
 	}
@@ -126,14 +131,14 @@ func (v *folder) writeNew(name string, f File) (err error) {
 	return nil
 }
 
-func (v *folder) removeIfThere(name string) error {
+func (v *Folder) removeIfThere(name string) error {
 	if err := v.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-func (v *folder) makeFolder(dir string, mode fs.FileMode) error {
+func (v *Folder) makeFolder(dir string, mode fs.FileMode) error {
 	info, err := v.root.Stat(dir)
 	if err == nil && !info.IsDir() {
 		return fmt.Errorf("%s is not a folder", dir)
@@ -154,7 +159,8 @@ func (v *folder) makeFolder(dir string, mode fs.FileMode) error {
 	return nil
 }
 
-func (v *folder) Rollback() (left []string) {
+// Rollback is Volume's.
+func (v *Folder) Rollback() (left []string) {
 	for _, u := range slices.Backward(v.made) {
 		var err error
 		if u.isNew {
@@ -173,7 +179,8 @@ func (v *folder) Rollback() (left []string) {
 	return left
 }
 
-func (v *folder) Sync() error {
+// Sync is Volume's.
+func (v *Folder) Sync() error {
 	dir, err := v.root.Open(".")
 	if err != nil {
 		return err
