@@ -120,7 +120,7 @@ func (n *node) openListeners() error {
 	for _, l := range n.config.Listeners {
 		server, err := pki.LoadServer(pki.Files{
 			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
-			Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
+			Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
 			CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
 		}, uint16(l.MinTLS), n.clock.FloorNow)
 		if err != nil {
@@ -153,7 +153,7 @@ func (n *node) openBroker() (err error) {
 }
 
 func (n *node) openAgent() error {
-	key, err := readSignKey(n.signKeyPath())
+	key, err := readSignKey(credential(signCredential, n.signKeyPath()))
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (n *node) dialer() (func(context.Context) (net.Conn, error), error) {
 	}
 	host, address := n.config.Agent.Broker.host()
 	tlsConfig, err := pki.ClientConfig(pki.Files{
-		Certificate: n.config.Agent.Certificate, Key: n.config.Agent.Key,
+		Certificate: n.config.Agent.Certificate, Key: credential(agentCredential, n.config.Agent.Key),
 		CA: orDefault(n.config.Agent.CA, n.layout.caCert()),
 	}, host, n.clock.FloorNow)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // serviceUser is who `pinseal run` is as a service, and the group that its lines belong to: the unit's User= and Group=.
@@ -37,7 +38,7 @@ func serviceOwner() (owner, bool) {
 // letRead lets every user read what holds no secret: the configuration, public keys and certificates.
 func (l layout) letRead() error {
 	for _, dir := range []string{filepath.Dir(l.config), l.signers, filepath.Dir(l.caCert())} {
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as the comment says
+		if err := os.Chmod(dir, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) { //nolint:gosec // as the comment says
 			return fmt.Errorf("letting the service read: %w", err)
 		}
 	}
@@ -64,4 +65,25 @@ func (l layout) serviceFiles() []string {
 		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()),
 		l.brokerKey(), l.stateDB(), l.clockFloor(),
 	}
+}
+
+// becomeServiceUser makes `sudo pinseal run` the user that the service is, once there is one: as root it would leave files
+// behind that the service cannot read, and need not be root for anything.
+func (c *runCmd) becomeServiceUser() error {
+	to, ok := serviceOwner()
+	if c.Dir != "" || !ok {
+		return nil
+	}
+	l := layoutUnder("") // whatever --config says: its folder may be anybody's
+	if err := os.MkdirAll(l.run, 0o755); err != nil { //nolint:gosec // the control socket has its own mode
+		return fmt.Errorf("making the folder of the control socket: %w", err)
+	}
+	if err := errors.Join(os.Chown(l.run, to.uid, to.gid), l.handOver(to)); err != nil {
+		return err
+	}
+	err := errors.Join(syscall.Setgroups([]int{to.gid}), syscall.Setgid(to.gid), syscall.Setuid(to.uid))
+	if err != nil {
+		return fmt.Errorf("becoming the user %s: %w", serviceUser, err)
+	}
+	return nil
 }
