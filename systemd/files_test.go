@@ -90,7 +90,7 @@ func TestServicePromises(t *testing.T) {
 		"Type=notify", "WatchdogSec=30s", "Restart=always", "StartLimitIntervalSec=0",
 		"User=pinseal", "Group=gpio", "DevicePolicy=closed", "DeviceAllow=char-gpiochip rw", "CapabilityBoundingSet=",
 		"ProtectSystem=strict", "StateDirectory=pinseal", "StateDirectoryMode=0700", "RuntimeDirectory=pinseal",
-		"LimitCORE=0", "ExecReload=/bin/kill -HUP $MAINPID", "SystemCallArchitectures=native arm",
+		"LimitCORE=0", "ExecReload=/bin/sh -c 'kill -HUP $MAINPID'", "SystemCallArchitectures=native arm",
 		"ConditionPathExists=/etc/pinseal/pinseal.toml",
 	} {
 		if !slices.Contains(lines, want) {
