@@ -17,7 +17,7 @@ DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa p
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
 
-.PHONY: help build test lint cross packages fuzz bench vulncheck tools debian-packages
+.PHONY: help build test lint cross packages fuzz bench proof vulncheck tools debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 
 bench: debian-packages ## measure beside the stack that is replaced (3 minutes; docs/performance.md)
 	@go run ./internal/bench
+
+proof: ## try what must never happen, and count (10 minutes)
+	@go run ./internal/proof
 
 vulncheck: ## look for known vulnerabilities (needs the network)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...

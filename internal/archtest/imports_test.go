@@ -18,6 +18,7 @@ const module = "pinseal"
 // Libraries by the module or package that may be imported; what lies below is
 // allowed too.
 const (
+	argon2    = "golang.org/x/crypto/argon2"
 	bbolt     = "go.etcd.io/bbolt"
 	dbus      = "github.com/godbus/dbus/v5"
 	diskfs    = "github.com/diskfs/go-diskfs"
@@ -60,6 +61,7 @@ func table() []row {
 		{"gpio", nil, []string{periph, sys}},
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},
 		{"broker", []string{"pki", "broker/internal/frame"}, []string{mochi, rate}},
+		{"broker/auth", []string{"pki"}, []string{argon2}},
 		{"broker/internal/frame", nil, nil},
 		{"agent", []string{"signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
@@ -70,6 +72,8 @@ func table() []row {
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
+		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
+		{"internal/proof", []string{"agent", "broker", "internal/clock", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
 		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"pinseal/signing"
+
+	"golang.org/x/sys/unix"
+)
+
+// writableBytes is what a process may still write to a file when its disk is made to refuse: the levels of the lines and
+// the numbers of its verdicts, but no page of the replay database beyond the second.
+const writableBytes = 8 << 10
+
+// fault is something wrong with the disk under a running node, and its cure.
+type fault struct {
+	name         string
+	memory       bool // the node's files are on a small disk in memory
+	strike, lift func(t *trial) error
+}
+
+// faults are those that can be made here.
+func (s scale) faults() []fault {
+	all := []fault{
+		{"no room: a limit on the size of files", false, limit, unlimit},
+		{"read-only after a write that failed", false, turnReadOnly, turnWritable},
+		{"truncated in use, and put back", false, cut, putBack},
+	}
+	if s.fullDisk && os.Geteuid() == 0 {
+		all = append(all, fault{"no room: a full disk in memory", true, fill, free})
+	}
+	return all
+}
+
+// setLimit sets the soft limit only, or it could not be lifted again.
+func setLimit(t *trial, bytes uint64) error {
+	hard := unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}
+	return unix.Prlimit(t.node.process.cmd.Process.Pid, unix.RLIMIT_FSIZE, &hard, nil)
+}
+
+func limit(t *trial) error   { return setLimit(t, writableBytes) }
+func unlimit(t *trial) error { return setLimit(t, unix.RLIM_INFINITY) }
+
+// turnReadOnly has a write fail, because what is open stays writable, and then lets the file be opened for reading only.
+func turnReadOnly(t *trial) error {
+	return errors.Join(limit(t), t.expect("no room", 1, signing.ReasonHardware), protect(t.node.database()), unlimit(t))
+}
+
+func turnWritable(t *trial) error { return unprotect(t.node.database()) }
+
+// protect makes a file read-only, for root too: by a mount of its own.
+func protect(path string) error {
+	if os.Geteuid() != 0 {
+		return os.Chmod(path, 0o400)
+	}
+	if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mounting %s: %w", path, err)
+	}
+	if err := unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return errors.Join(fmt.Errorf("mounting %s read-only: %w", path, err), unprotect(path))
+	}
+	return nil
+}
+
+func unprotect(path string) error {
+	if os.Geteuid() != 0 {
+		return os.Chmod(path, 0o600)
+	}
+	return unix.Unmount(path, unix.MNT_DETACH)
+}
+
+// cut truncates the database while it is mapped, and keeps a copy.
+func cut(t *trial) error {
+	data, err := os.ReadFile(t.node.database())
+	if err != nil {
+		return err
+	}
+	return errors.Join(overwrite(t.node.path("copy"), data), os.Truncate(t.node.database(), 0))
+}
+
+// overwrite changes a file in place, as a disk does that goes wrong.
+func overwrite(path string, data []byte) error {
+	return os.WriteFile(path, data, 0o600) //nolint:gosec // in our own folder
+}
+
+func putBack(t *trial) error {
+	data, err := os.ReadFile(t.node.path("copy"))
+	if err != nil {
+		return err
+	}
+	return overwrite(t.node.database(), data)
+}
+
+// fillAtMost is more than a disk in memory holds.
+const fillAtMost = 64 << 20
+
+func mountMemory(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		return fmt.Errorf("mounting a disk in memory: %w", err)
+	}
+	return nil
+}
+
+// fill writes until there is no room.
+func fill(t *trial) error {
+	f, err := os.Create(t.node.path("filler"))
+	if err != nil {
+		return err
+	}
+	chunk := make([]byte, 4096)
+	for written := 0; err == nil && written < fillAtMost; written += len(chunk) {
+		_, err = f.Write(chunk)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		return errors.Join(err, f.Close(), errors.New("the disk does not fill"))
+	}
+	return errors.Join(f.Close(), outgrow(t))
+}
+
+// outgrow has the node accept more telemetry than fits into the file, which was made with room for a lot, and waits until
+// it tries to write that down. Until then commands are acted on, because there is room for them.
+func outgrow(t *trial) error {
+	p, err := t.node.party(sensor)
+	if err != nil {
+		return err
+	}
+	c, err := p.dial(context.Background(), nil)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for topic := range tolerated {
+		name := fmt.Sprintf("telemetry/%s/measure%d", sensor, topic)
+		for range tolerated {
+			_, raw, err := p.seal(name, "1", time.Now())
+			if err != nil {
+				return err
+			}
+			if err := c.publish(name, raw); err != nil {
+				return err
+			}
+		}
+	}
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(100 * time.Millisecond) {
+		cmd, err := t.owner.toggle(ledLine)
+		if err != nil {
+			return err
+		}
+		if v, err := t.ask(cmd); err != nil || v.Reason != signing.ReasonApplied {
+			return err
+		}
+	}
+	return errors.New("the node does not write its telemetry down")
+}
+
+func free(t *trial) error { return os.Remove(t.node.path("filler")) }
