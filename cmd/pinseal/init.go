@@ -64,9 +64,17 @@ func (c *initCmd) Run(std streams) error {
 	fmt.Fprintf(std.out, "node %s is ready to run\n", p.node)
 	fmt.Fprintf(std.out, "  configuration  %s\n", p.layout.config)
 	fmt.Fprintf(std.out, "  operator       %s\n", p.operatorBundle())
-	fmt.Fprintf(std.out, "next: %s\n", c.command("run"))
+	fmt.Fprintf(std.out, "next: %s\n", c.next())
 	fmt.Fprintf(std.out, "then: pinseal pub --bundle %s -t %s -m 1\n", p.operatorBundle(), p.topic)
 	return nil
+}
+
+// next is how the node is started: by systemd where its user says that it is installed as a service.
+func (c *initCmd) next() string {
+	if _, installed := serviceOwner(); installed && c.Dir == "" {
+		return "systemctl start pinseal"
+	}
+	return c.command("run")
 }
 
 // share makes what init wrote into the system's places usable by the service: now if its user exists, otherwise systemd

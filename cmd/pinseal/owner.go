@@ -74,7 +74,8 @@ func (c *runCmd) becomeServiceUser() error {
 	if c.Dir != "" || !ok {
 		return nil
 	}
-	l := layoutUnder("") // whatever --config says: its folder may be anybody's
+	// Not the layout of --config, whose folder may be anybody's.
+	l := layoutUnder("")
 	if err := os.MkdirAll(l.run, 0o755); err != nil { //nolint:gosec // the control socket has its own mode
 		return fmt.Errorf("making the folder of the control socket: %w", err)
 	}
