@@ -143,11 +143,7 @@ func (a *Agent) announce() {
 	for _, o := range a.outputs {
 		a.publishState(o)
 	}
-	msg, err := json.Marshal(challengeMessage{a.challenge})
-	if err == nil {
-		err = a.publishSealed(ChallengeTopic(a.cfg.Node), msg, true, nil)
-	}
-	if err != nil {
+	if err := a.announceChallenge(); err != nil {
 		a.cfg.Log.Error("cannot seal the challenge", "error", err)
 	}
 	// Last: messages are confirmed in their order.
@@ -156,6 +152,20 @@ func (a *Agent) announce() {
 			a.announced.Do(func() { close(a.ready) })
 		}
 	})
+}
+
+func (a *Agent) announceChallenge() error {
+	msg, err := json.Marshal(challengeMessage{a.challenge})
+	if err != nil {
+		return err
+	}
+	now := a.cfg.Clock.Now()
+	number, err := a.cfg.Sequence.Reserve(now, 1)
+	if err != nil {
+		return err
+	}
+	c := signing.Claims{Topic: ChallengeTopic(a.cfg.Node), IssuedAt: now, Sequence: number, Message: msg}
+	return a.publishSealed(c, true, nil)
 }
 
 // Run connects, and serves until ctx ends. It then finishes the commands it has received, says [Offline] and returns

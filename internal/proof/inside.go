@@ -58,7 +58,9 @@ func (m *memoryLine) On() bool { return m.on.Load() }
 // numbers is a sequence without a file.
 type numbers struct{ last atomic.Uint64 }
 
-func (n *numbers) Next(time.Time) (uint64, error) { return n.last.Add(1), nil }
+func (n *numbers) Reserve(_ time.Time, count int) (uint64, error) {
+	return n.last.Add(uint64(count)) - uint64(count) + 1, nil //nolint:gosec // not negative
+}
 
 func newInside(ctx context.Context, clock agent.Clock, store *replay.Store) (_ *inside, err error) {
 	n := &inside{keys: map[string]*signing.PrivateKey{}, answers: make(chan answer, 100)}

@@ -95,30 +95,31 @@ func (c *Counter) Close() error {
 // Next returns a number that was never given out before: the microseconds from
 // 1970 to now, or one above the last number if that is more. On an error there
 // is no number.
-func (c *Counter) Next(now time.Time) (uint64, error) {
+func (c *Counter) Next(now time.Time) (uint64, error) { return c.Reserve(now, 1) }
+
+// Reserve is Next for n numbers in a row, at least 1, and returns the first.
+func (c *Counter) Reserve(now time.Time, n int) (first uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var next uint64
-	err := c.locked(func() error {
+	var after state
+	err = c.locked(func() error {
 		before, err := c.read()
 		if err != nil {
 			return err
 		}
-		after, err := before.advance(now, c.bootID)
-		if err != nil {
+		if after, err = before.advance(now, uint64(n), c.bootID); err != nil {
 			return err
 		}
-		next = after.last
 		return c.write(before, after)
 	})
 	if err != nil {
 		return 0, err
 	}
-	return next, nil
+	return after.last - uint64(n) + 1, nil
 }
 
-// advance takes the next number.
-func (s state) advance(now time.Time, bootID string) (state, error) {
+// advance takes the next n numbers.
+func (s state) advance(now time.Time, n uint64, bootID string) (state, error) {
 	if s.bootID != bootID {
 		// What was given out below the ceiling may not have reached the disk.
 		s.last = s.ceiling
@@ -128,12 +129,13 @@ func (s state) advance(now time.Time, bootID string) (state, error) {
 	if micros := now.UnixMicro(); micros > 0 && micros <= signing.MaxSequence {
 		next = max(next, uint64(micros))
 	}
-	if next > signing.MaxSequence {
+	last := next + n - 1
+	if last > signing.MaxSequence {
 		return state{}, errors.New("sequence numbers are used up: make a new signing key")
 	}
-	after := state{last: next, ceiling: s.ceiling, bootID: bootID}
-	if next > after.ceiling {
-		after.ceiling = min(next+block, signing.MaxSequence)
+	after := state{last: last, ceiling: s.ceiling, bootID: bootID}
+	if last > after.ceiling {
+		after.ceiling = min(last+block, signing.MaxSequence)
 	}
 	return after, nil
 }

@@ -338,3 +338,29 @@ func checkAllDifferent(t *testing.T, all []uint64, want int) {
 		t.Errorf("%d numbers, %d different, want %d", len(all), got, want)
 	}
 }
+
+// TestReserve: numbers taken together are taken by nobody else, also around a ceiling and a restart of the machine.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sign.key.seq")
+	c, err := sequence.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	now, last := time.Unix(1_700_000_000, 0), uint64(0)
+	for _, n := range []int{1, 64, 1, 1000, 70_000_000, 1} {
+		first, err := c.Reserve(now, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first <= last {
+			t.Errorf("%d numbers from %d on, but %d was used", n, first, last)
+		}
+		last = first + uint64(n) - 1
+		if next, err := c.Next(now); err != nil || next != last+1 {
+			t.Errorf("after %d came %d, %v", last, next, err)
+		}
+		last++
+	}
+}
