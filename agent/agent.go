@@ -30,7 +30,7 @@ type Clock interface {
 // Sequence gives every number once, each above the one before, also over restarts. *sequence.Counter is one.
 type Sequence interface {
 	// Reserve gives n numbers in a row and returns the first.
-	Reserve(now time.Time, n int) (first uint64, err error)
+	Reserve(now time.Time, n uint64) (first uint64, err error)
 }
 
 // Output is something the node drives on command.

@@ -149,7 +149,7 @@ func (a *Agent) sendVerdicts() {
 
 func (a *Agent) sendBatch(batch []verdict) error {
 	now := a.cfg.Clock.Now()
-	first, err := a.cfg.Sequence.Reserve(now, len(batch))
+	first, err := a.cfg.Sequence.Reserve(now, uint64(len(batch)))
 	if err != nil {
 		return err
 	}

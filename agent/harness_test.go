@@ -137,8 +137,8 @@ func (c *fakeClock) Trusted() bool {
 // counter is a Sequence without a file.
 type counter struct{ last atomic.Uint64 }
 
-func (c *counter) Reserve(_ time.Time, n int) (uint64, error) {
-	return c.last.Add(uint64(n)) - uint64(n) + 1, nil
+func (c *counter) Reserve(_ time.Time, n uint64) (uint64, error) {
+	return c.last.Add(n) - n + 1, nil
 }
 
 // cast is everybody who signs, with the numbers they have used.

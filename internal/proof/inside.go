@@ -58,8 +58,8 @@ func (m *memoryLine) On() bool { return m.on.Load() }
 // numbers is a sequence without a file.
 type numbers struct{ last atomic.Uint64 }
 
-func (n *numbers) Reserve(_ time.Time, count int) (uint64, error) {
-	return n.last.Add(uint64(count)) - uint64(count) + 1, nil //nolint:gosec // not negative
+func (n *numbers) Reserve(_ time.Time, count uint64) (uint64, error) {
+	return n.last.Add(count) - count + 1, nil
 }
 
 func newInside(ctx context.Context, clock agent.Clock, store *replay.Store) (_ *inside, err error) {

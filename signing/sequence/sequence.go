@@ -98,7 +98,7 @@ func (c *Counter) Close() error {
 func (c *Counter) Next(now time.Time) (uint64, error) { return c.Reserve(now, 1) }
 
 // Reserve is Next for n numbers in a row, at least 1, and returns the first.
-func (c *Counter) Reserve(now time.Time, n int) (first uint64, err error) {
+func (c *Counter) Reserve(now time.Time, n uint64) (first uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var after state
@@ -107,7 +107,7 @@ func (c *Counter) Reserve(now time.Time, n int) (first uint64, err error) {
 		if err != nil {
 			return err
 		}
-		if after, err = before.advance(now, uint64(n), c.bootID); err != nil {
+		if after, err = before.advance(now, n, c.bootID); err != nil {
 			return err
 		}
 		return c.write(before, after)
@@ -115,7 +115,7 @@ func (c *Counter) Reserve(now time.Time, n int) (first uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return after.last - uint64(n) + 1, nil
+	return after.last - n + 1, nil
 }
 
 // advance takes the next n numbers.

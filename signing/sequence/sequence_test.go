@@ -347,9 +347,9 @@ func TestReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	now, last := time.Unix(1_700_000_000, 0), uint64(0)
-	for _, n := range []int{1, 64, 1, 1000, 70_000_000, 1} {
+	for _, n := range []uint64{1, 64, 1, 1000, 70_000_000, 1} {
 		first, err := c.Reserve(now, n)
 		if err != nil {
 			t.Fatal(err)
@@ -357,7 +357,7 @@ func TestReserve(t *testing.T) {
 		if first <= last {
 			t.Errorf("%d numbers from %d on, but %d was used", n, first, last)
 		}
-		last = first + uint64(n) - 1
+		last = first + n - 1
 		if next, err := c.Next(now); err != nil || next != last+1 {
 			t.Errorf("after %d came %d, %v", last, next, err)
 		}
