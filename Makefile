@@ -13,7 +13,7 @@ BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
 # What the tests run besides Go: other implementations to agree with, and the
 # C compiler that the race detector needs.
 DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
-	python3-yaml dosfstools mtools e2fsprogs busybox-static \\
+	python3-yaml dosfstools mtools e2fsprogs busybox-static \
 	python3-cryptography jose openssl curl systemd gcc libc6-dev fish zsh
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
