@@ -46,8 +46,9 @@ type judge struct {
 }
 
 func newJudge(f form, folder string) *judge {
-	seed := [32]byte{1}                                                                                                        // the same images in every run
-	return &judge{form: f, base: folder, random: rand.New(rand.NewChaCha8(seed)), spoil: func(e []event) []event { return e }} //nolint:gosec // chance, no secret
+	// The same seed makes the same choices in every run.
+	random := rand.New(rand.NewChaCha8([32]byte{1})) //nolint:gosec // chance, no secret
+	return &judge{form: f, base: folder, random: random, spoil: func(e []event) []event { return e }}
 }
 
 // bootID is the id of a boot in which a child lives: none of them is the

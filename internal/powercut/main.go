@@ -16,6 +16,8 @@
 // Lives also begin with such images, and where a process was killed, so that
 // what it had not synced is still in the kernel's memory when the power goes.
 //
+//	go run ./internal/powercut
+//
 // Simplified: folders are there from the start, and modes are not looked at.
 package main
 
@@ -25,10 +27,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 )
 
 func main() {
-	if err := run(context.Background(), os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Stdout); err != nil {
+		stop()
 		fmt.Fprintln(os.Stderr, "powercut:", err)
 		os.Exit(1) //nolint:forbidigo // this is the main of a program
 	}
