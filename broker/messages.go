@@ -21,6 +21,7 @@ func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.
 	r := &c.request
 	h.broker.journal.published.Add(1)
 	h.throttle(c)
+	h.waitForNode(c, pk.TopicName)
 	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Qos, pk.FixedHeader.Retain); reason != "" {
 		h.broker.denied(reason, c, pk.TopicName)
 		r.denied = reason
@@ -55,6 +56,65 @@ func (h *hook) throttle(c *conn) {
 	select {
 	case <-time.After(l.Reserve().Delay()):
 	case <-c.closing:
+	}
+}
+
+// What the node may have been sent and not have acknowledged before those who publish to it wait: less than the limits
+// that drop messages, of the broker and of the agent, and enough for the agent to share its commits.
+const (
+	nodeWindow      = 512
+	nodeWindowBytes = 2 << 20
+	// nodePatience is how long a publisher waits for a node that is stuck.
+	nodePatience = time.Second
+)
+
+// waitForNode holds a client up that publishes what the node reads while the node has enough to do. Every connection
+// waits for itself, so a flood is slowed down at its source, and the single messages of others are neither dropped for
+// want of room nor queued behind all of it.
+func (h *hook) waitForNode(c *conn, topic string) {
+	list := h.broker.sessions.node.Load()
+	if c.listener == nil || list == nil {
+		return
+	}
+	for _, n := range *list {
+		if cl := n.client.Load(); cl != nil && !n.hasRoom(cl) && reads(cl, topic) {
+			n.awaitRoom(cl)
+		}
+	}
+}
+
+func (c *conn) hasRoom(cl *mqtt.Client) bool {
+	if cl.State.Inflight.Len() >= nodeWindow {
+		return false
+	}
+	if c.inflightBytes.Load() >= nodeWindowBytes {
+		c.inflightBytes.Store(inflightBytes(cl))
+	}
+	return c.inflightBytes.Load() < nodeWindowBytes
+}
+
+func reads(cl *mqtt.Client, topic string) bool {
+	for filter := range cl.State.Subscriptions.GetAll() {
+		if covers(unshared(filter), topic) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *conn) awaitRoom(cl *mqtt.Client) {
+	o := &c.out
+	end := time.Now().Add(nodePatience)
+	timer := time.AfterFunc(nodePatience, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.changed.Broadcast()
+	})
+	defer timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.closed && !c.hasRoom(cl) && time.Now().Before(end) {
+		o.changed.Wait()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -18,6 +19,7 @@ type sessions struct {
 	mu     sync.Mutex
 	owners map[string]*conn
 	away   map[string]*away
+	node   atomic.Pointer[[]*conn] // owners made by Dial; replaced as a whole
 }
 
 // away is a session without a connection.
@@ -35,6 +37,9 @@ func (s *sessions) acquire(c *conn, id string) {
 		if owner == nil {
 			s.owners[id] = c
 			delete(s.away, id)
+			if c.listener == nil {
+				s.listNode()
+			}
 			s.mu.Unlock()
 			return
 		}
@@ -42,6 +47,17 @@ func (s *sessions) acquire(c *conn, id string) {
 		owner.kick(ReasonTakenOver, packets.ErrSessionTakenOver)
 		<-owner.gone
 	}
+}
+
+// listNode renews the list of the node's own connections. s.mu is held.
+func (s *sessions) listNode() {
+	var list []*conn
+	for _, c := range s.owners {
+		if c.listener == nil {
+			list = append(list, c)
+		}
+	}
+	s.node.Store(&list)
 }
 
 // release is called when mochi is done with the connection.
@@ -58,6 +74,9 @@ func (b *Broker) release(c *conn) {
 		return
 	}
 	delete(s.owners, cl.ID)
+	if c.listener == nil {
+		s.listNode()
+	}
 	if current, ok := b.server.Clients.Get(cl.ID); !ok || current != cl {
 		return
 	}
