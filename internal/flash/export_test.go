@@ -1,0 +1,7 @@
+package flash
+
+// For the tests of what the boot partition's files become, which are pure functions of text.
+var (
+	UserDataWith = userDataWith
+	ParseDisks   = parseDisks
+)
