@@ -15,8 +15,12 @@ const (
 // credential is the path of a key: that which systemd handed over under this name, or else the given one.
 func credential(name, otherwise string) string {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if path := filepath.Join(dir, name); dir != "" && exists(path) {
-		return path
+	if dir == "" {
+		return otherwise
 	}
-	return otherwise
+	path := filepath.Join(dir, name)
+	if _, err := os.Lstat(path); err != nil { //nolint:gosec // the folder is systemd's to name
+		return otherwise
+	}
+	return path
 }

@@ -58,7 +58,7 @@ func (c *initCmd) Run(std streams) error {
 	if err := p.write(time.Now()); err != nil {
 		return err
 	}
-	if err := c.share(p.layout); err != nil {
+	if err := c.share(); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "node %s is ready to run\n", p.node)
@@ -75,18 +75,6 @@ func (c *initCmd) next() string {
 		return "systemctl start pinseal"
 	}
 	return c.command("run")
-}
-
-// share makes what init wrote into the system's places usable by the service: now if its user exists, otherwise systemd
-// hands the state folder over when the service starts.
-func (c *initCmd) share(l layout) error {
-	if c.Dir != "" {
-		return nil
-	}
-	if to, ok := serviceOwner(); ok {
-		return l.handOver(to)
-	}
-	return l.letRead()
 }
 
 func (c *initCmd) plan() (*plan, error) {

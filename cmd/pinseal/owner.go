@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -35,15 +36,31 @@ func serviceOwner() (owner, bool) {
 	return owner{uid, gid}, uidErr == nil && gidErr == nil
 }
 
+// share makes what root wrote into the system's places usable by the service: now if its user exists, otherwise systemd
+// hands the state folder over when the service starts.
+func (f dirFlag) share() error {
+	l := f.layout()
+	if f.Dir != "" {
+		return nil
+	}
+	if to, ok := serviceOwner(); ok {
+		return l.handOver(to)
+	}
+	return l.letRead()
+}
+
 // letRead lets every user read what holds no secret: the configuration, public keys and certificates.
 func (l layout) letRead() error {
-	for _, dir := range []string{filepath.Dir(l.config), l.signers, filepath.Dir(l.caCert())} {
-		if err := os.Chmod(dir, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) { //nolint:gosec // as the comment says
+	for _, dir := range []string{filepath.Dir(l.config), l.signers} {
+		if err := os.Chmod(dir, publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("letting the service read: %w", err)
 		}
 	}
 	return nil
 }
+
+// publicFolder is the mode of a folder without secrets.
+const publicFolder = 0o755
 
 // handOver gives to the service what it writes or must keep secret. What it has no use for, the authority's key and the
 // bundles of others, stays root's alone.
@@ -51,19 +68,36 @@ func (l layout) handOver(to owner) error {
 	if err := l.letRead(); err != nil {
 		return err
 	}
-	for _, path := range l.serviceFiles() {
-		if err := os.Lchown(path, to.uid, to.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The folder is the service's: were that taken over, links in it could lead root anywhere. They do not lead out of a Root.
+	root, err := os.OpenRoot(l.state)
+	if err != nil {
+		return fmt.Errorf("handing over to the service: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // nothing is written through it
+	if err := root.Chmod("pki", publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("letting the service read: %w", err)
+	}
+	names := []string{"."}
+	for _, path := range l.serviceFiles()[1:] {
+		// With what lies beside a file under a longer name, such as the database's log.
+		found, err := fs.Glob(root.FS(), strings.TrimPrefix(path, l.state+"/")+"*")
+		if err != nil {
+			return fmt.Errorf("handing over to the service: %w", err)
+		}
+		names = append(names, found...)
+	}
+	for _, name := range names {
+		if err := root.Lchown(name, to.uid, to.gid); err != nil {
 			return fmt.Errorf("handing over to the service: %w", err)
 		}
 	}
 	return nil
 }
 
-// serviceFiles are those that belong to the service.
+// serviceFiles are the state folder and what in it belongs to the service too.
 func (l layout) serviceFiles() []string {
 	return []string{
-		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()),
-		l.brokerKey(), l.stateDB(), l.clockFloor(),
+		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.stateDB(), l.clockFloor(),
 	}
 }
 

@@ -224,7 +224,7 @@ func (c *signerResetCmd) Run(std streams) error {
 	for _, key := range keys {
 		err := askNode(l.control(), "reset", key.ID())
 		if errors.Is(err, errNotRunning) {
-			err = resetOffline(l, key.ID())
+			err = errors.Join(resetOffline(l, key.ID()), c.share())
 		}
 		if err != nil {
 			return fmt.Errorf("forgetting the numbers of %s: %w", c.Name, err)

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// A user that may not give files away can still give them to itself: then the walk is tested, as root the giving too.
+func TestHandOver(t *testing.T) {
+	to := owner{os.Getuid(), os.Getgid()}
+	if to.uid == 0 {
+		to = owner{12345, 12346}
+	}
+	dir := t.TempDir()
+	l := layoutUnder(filepath.Join(dir, "node"))
+	l.config, l.signers = filepath.Join(dir, "etc/pinseal.toml"), filepath.Join(dir, "etc/signers")
+	outside := filepath.Join(dir, "outside")
+	for _, path := range []string{
+		l.config, filepath.Join(l.signers, "operator.pem"), l.caKey(), l.brokerKey(), l.signKey(), sequenceFile(l.signKey()),
+		l.stateDB(), l.clockFloor(), filepath.Join(l.bundle("operator"), "sign.key"), filepath.Join(outside, "shadow"),
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.handOver(to); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{l.state, l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.stateDB(), l.clockFloor(), filepath.Dir(l.signKey())} {
+		if got := ownerOf(t, path); got != to {
+			t.Errorf("%s belongs to %v, want %v", path, got, to)
+		}
+	}
+	mine := owner{os.Getuid(), os.Getgid()}
+	for _, path := range []string{l.caKey(), filepath.Dir(l.caKey()), l.bundles(), filepath.Join(l.bundle("operator"), "sign.key"), l.config} {
+		if got := ownerOf(t, path); got != mine {
+			t.Errorf("%s belongs to %v, want %v", path, got, mine)
+		}
+	}
+	for _, dir := range []string{filepath.Dir(l.config), l.signers, filepath.Dir(l.caCert())} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != publicFolder {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+	// The service, taken over, lays a trap for root.
+	if err := os.RemoveAll(filepath.Dir(l.signKey())); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Dir(l.signKey())); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.handOver(to) // whether it notices is not the point
+	if got := ownerOf(t, filepath.Join(outside, "shadow")); got != mine {
+		t.Errorf("a link led root astray: the file outside belongs to %v", got)
+	}
+}
+
+func ownerOf(t *testing.T, path string) owner {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatal("no owner")
+	}
+	return owner{int(stat.Uid), int(stat.Gid)}
+}
