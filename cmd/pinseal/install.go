@@ -229,13 +229,9 @@ func (i *installer) run(ctx context.Context, command []string) error {
 
 // uninstall removes the files that are as they were installed; the user, the configuration and the keys stay.
 func (i *installer) uninstall(ctx context.Context) error {
-	if i.plan.root == "" {
-		for _, command := range [][]string{
-			{"systemctl", "disable", "--now", systemd.SocketUnit, systemd.ServiceUnit},
-		} {
-			if err := i.run(ctx, command); err != nil {
-				return err
-			}
+	if i.plan.root == "" && i.plan.installed() {
+		if err := i.run(ctx, []string{"systemctl", "disable", "--now", systemd.SocketUnit, systemd.ServiceUnit}); err != nil {
+			return err
 		}
 	}
 	for _, f := range i.plan.files {
@@ -247,6 +243,13 @@ func (i *installer) uninstall(ctx context.Context) error {
 		return nil
 	}
 	return i.run(ctx, []string{"systemctl", "daemon-reload"})
+}
+
+// installed says whether the service is there: without it there is nothing to stop.
+func (p *installPlan) installed() bool {
+	return slices.ContainsFunc(p.files, func(f installFile) bool {
+		return filepath.Base(f.path) == systemd.ServiceUnit && exists(p.path(f))
+	})
 }
 
 func (i *installer) remove(f installFile) error {

@@ -19,7 +19,7 @@ func TestHandOver(t *testing.T) {
 	outside := filepath.Join(dir, "outside")
 	for _, path := range []string{
 		l.config, filepath.Join(l.signers, "operator.pem"), l.caKey(), l.brokerKey(), l.signKey(), sequenceFile(l.signKey()),
-		l.stateDB(), l.clockFloor(), filepath.Join(l.bundle("operator"), "sign.key"), filepath.Join(outside, "shadow"),
+		l.stateDB(), l.clockFloor(), filepath.Join(l.bundle("operator"), "sign.key"), filepath.Join(outside, "sign.key"),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -55,7 +55,7 @@ func TestHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = l.handOver(to) // whether it notices is not the point
-	if got := ownerOf(t, filepath.Join(outside, "shadow")); got != mine {
+	if got := ownerOf(t, filepath.Join(outside, "sign.key")); got != mine {
 		t.Errorf("a link led root astray: the file outside belongs to %v", got)
 	}
 }
