@@ -8,17 +8,19 @@ FUZZTIME ?= 10s
 
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
-BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
+# HTTP/2 comes with the websockets of the MQTT libraries, which are not used.
+BUILD := CGO_ENABLED=0 go build -buildvcs=auto -tags nethttpomithttp2 -trimpath -ldflags '-s -w -buildid='
 
 # What the tests run besides Go: other implementations to agree with, and the
-# C compiler that the race detector needs.
+# C compiler that the race detector needs. The last line looks at the packages.
 DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
 	python3-yaml dosfstools mtools e2fsprogs busybox-static \
-	python3-cryptography jose openssl curl systemd gcc libc6-dev fish zsh
+	python3-cryptography jose openssl curl systemd gcc libc6-dev fish zsh \
+	lintian man-db binutils
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
 
-.PHONY: help build test lint cross packages fuzz bench proof vulncheck tools debian-packages
+.PHONY: help build test lint cross packages test-packages test-chroot test-arm fuzz bench proof vulncheck tools debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +31,14 @@ build: ## build the static binary into bin/
 # The tests come last, so that the last line is their result. -count=1, because
 # Go's cache does not see other programs change. Wycheproof's vectors are a
 # module apart: they are 109 MB, and no dependency of ours.
-test: tools lint cross ## install what is missing, lint, build for every platform, test with the race detector
+test: tools lint test-packages ## install what is missing, lint, build for every platform, test with the race detector
 	@go -C internal/wycheproof test -count=1 ./...
 	@CGO_ENABLED=1 go test -race -count=1 -timeout 10m ./...
 
 lint: $(GOLANGCI_LINT) ## run the linters, go vet among them
 	@$(GOLANGCI_LINT) run --allow-parallel-runners ./...
 	@cd internal/wycheproof && $(GOLANGCI_LINT) run --allow-parallel-runners ./...
+	@cd packaging && $(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
 cross: $(CROSS) ## build statically for every platform, into bin/PLATFORM/
 
@@ -47,6 +50,25 @@ $(CROSS): cross-%:
 
 packages: build cross ## build the Debian packages into dist/
 	@packaging/build.sh
+
+test-packages: debian-packages packages ## check the packages: lintian, contents, sizes, the same bytes a second time
+	@packaging/test.sh
+
+test-chroot: DEBIAN_PACKAGES := debootstrap iproute2
+test-chroot: debian-packages packages ## install, use, upgrade and purge the package in a clean Debian (root)
+	@packaging/test-chroot.sh
+
+# What has to do with bits, bytes and the kernel. A Pi Zero's processor is the ARM1176. Left out are the tests
+# that start themselves again: the kernel would have to be told about the other processor.
+ARM_TESTS := ./signing/... ./gpio/... ./pki/... ./broker/internal/frame/... ./internal/atomicfile/... ./internal/clock/...
+ARM_SKIP := ^(TestKilledAtRandomMoments|TestConcurrentProcesses|TestKilledProcess)$$
+
+test-arm: DEBIAN_PACKAGES := qemu-user
+test-arm: debian-packages cross ## run what depends on the processor under emulation, for arm64 and ARMv6
+	@qemu-arm -cpu arm1176 bin/linux-arm-6/pinseal version
+	@qemu-aarch64 bin/linux-arm64/pinseal version
+	@CGO_ENABLED=0 GOARCH=arm64 go test -count=1 -skip '$(ARM_SKIP)' -exec qemu-aarch64 $(ARM_TESTS)
+	@CGO_ENABLED=0 GOARCH=arm GOARM=6 go test -count=1 -skip '$(ARM_SKIP)' -exec 'qemu-arm -cpu arm1176' $(ARM_TESTS)
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } $$1 == "ok" { while (n) print $$2, name[--n] }') && \

@@ -37,11 +37,15 @@ awk -f changelog.awk -v version="$VERSION" \
 	-v maintainer="$(sed -n 's/^maintainer: //p' nfpm.yaml)" \
 	-v date="$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")" ../CHANGELOG.md | gzip -9n >"$STAGE/changelog.gz"
 
-go build -o "$STAGE/packaging" .
-for target in amd64:linux-amd64 arm64:linux-arm64 armhf:linux-arm-6; do
-	ARCH=${target%%:*}
-	../bin/pinseal install --root "$STAGE/$ARCH" --prefix /usr --binary "../bin/${target#*:}/pinseal" >/dev/null
-	ARCH=$ARCH "$STAGE/packaging" -out "$out"
-done
+go build -o "$STAGE/deb" ./cmd/deb
+build() {
+	../bin/pinseal install --root "$STAGE/$1" --prefix /usr --binary "../bin/$2/pinseal" >/dev/null
+	ARCH=$1 "$STAGE/deb" -out "$out"
+}
+build armhf linux-arm-6 & armhf=$! # ARMv6, so that it runs on a Pi Zero
+build arm64 linux-arm64 & arm64=$!
+build amd64 linux-amd64
+wait $armhf
+wait $arm64
 cd "$out"
 sha256sum pinseal_*.deb >SHA256SUMS

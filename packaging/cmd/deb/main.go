@@ -1,4 +1,4 @@
-// Command packaging writes what nfpm.yaml describes as a Debian package, with the variables of the
+// Command deb writes what nfpm.yaml describes as a Debian package, with the variables of the
 // environment filled in; build.sh calls it. It is a module apart, because nobody who builds pinseal
 // should need nfpm. Of nfpm only the deb format is compiled in: the others bring their own libraries.
 package main
@@ -18,7 +18,7 @@ func main() {
 	flag.Parse()
 	path, err := build(*folder)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "packaging: %v\n", err)
+		fmt.Fprintf(os.Stderr, "deb: %v\n", err)
 		os.Exit(1)
 	}
 	fmt.Println(path)
