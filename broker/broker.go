@@ -32,6 +32,7 @@ type Broker struct {
 	rates     sync.Map // identity: *rate.Limiter; as many as the authority has named
 	started   atomic.Bool
 	ready     chan struct{}
+	stopping  chan struct{}
 }
 
 // New checks the configuration and starts nothing.
@@ -51,6 +52,7 @@ func New(cfg Config) (*Broker, error) {
 		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}},
 		sessions:  sessions{owners: map[string]*conn{}, away: map[string]*away{}},
 		ready:     make(chan struct{}),
+		stopping:  make(chan struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -145,6 +147,7 @@ func (b *Broker) tick(ctx context.Context) {
 			return
 		case now := <-t.C:
 			b.expire(now)
+			b.endLogins(now)
 		}
 	}
 }
@@ -159,6 +162,7 @@ func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
 		_ = l.Net.Close() // it accepts nothing more, whatever it says
 	}
 	list := b.conns.stop()
+	close(b.stopping)
 	for _, c := range list {
 		c.dismiss(packets.ErrServerShuttingDown)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -28,8 +29,15 @@ type Listener struct {
 	Name string
 	// Net is bound by the caller and closed by Run.
 	Net net.Listener
-	// TLS must demand and verify a client certificate: the identity is the common name of that certificate.
+	// TLS must verify client certificates: the identity is the common name of that certificate. It may let clients in
+	// without one, which are then asked for a user name and a password.
 	TLS *tls.Config
+	// IgnoreCertificateName asks clients with a certificate for a user name and a password all the same.
+	IgnoreCertificateName bool
+	// Authenticate judges user names and passwords; nil refuses them all. Its error is logged and not told to the client.
+	Authenticate func(context.Context, Credentials) (Login, error)
+	// AllowAnonymous lets clients in that have neither certificate nor user name. Their identity is "".
+	AllowAnonymous bool
 	// ClientIDIsIdentity refuses clients whose client id is not their identity.
 	ClientIDIsIdentity bool
 }

@@ -31,6 +31,8 @@ type conn struct {
 	admitted atomic.Bool                 // the CONNACK is out
 	granted  atomic.Pointer[grants]
 	ending   atomic.Pointer[Reason] // why we ended it, if we did
+	ended    chan struct{}          // closed when ending is set
+	password []byte                 // between reading the CONNECT and judging it
 	gone     chan struct{}          // closed when mochi is done with it
 	closing  chan struct{}          // closed by Close and after a failed write
 
@@ -48,10 +50,12 @@ type conn struct {
 	request request
 }
 
-// peer is who a client is.
+// peer is who a client is, as far as it is known.
 type peer struct {
 	identity string
-	err      error // why the certificate names nobody
+	named    bool   // by its certificate, or because it is the node
+	err      error  // why the certificate names nobody
+	login    *Login // by which it was let in, if not by its certificate
 }
 
 func (c *conn) identity() string {
@@ -72,7 +76,7 @@ type request struct {
 }
 
 func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
-	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{}), closing: make(chan struct{})}
+	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{}), closing: make(chan struct{}), ended: make(chan struct{})}
 	c.out.changed.L = &c.out.mu
 	c.out.finished = make(chan struct{})
 	return c
@@ -116,6 +120,7 @@ func (c *conn) end(reason Reason, detail string) bool {
 	if !c.ending.CompareAndSwap(nil, &reason) {
 		return false
 	}
+	close(c.ended)
 	c.broker.refused(reason, c, detail)
 	return true
 }
@@ -137,16 +142,21 @@ func (c *conn) dismiss(code packets.Code) {
 	_ = c.broker.server.DisconnectClient(cl, code)
 }
 
-// certificate returns the state of the TLS connection once its handshake is done.
-func (c *conn) certificate() (state tls.ConnectionState, done bool) {
-	if c.peer.Load() == nil { // it is stored after Conn
-		return state, false
+// acceptable reports whether the connection would still be let in, as far as certificates and logins are concerned.
+func (c *conn) acceptable(ok func(tls.ConnectionState) error) Reason {
+	p := c.peer.Load() // it is stored after Conn
+	if p == nil {
+		return ReasonCertificate // its handshake may have begun before a change
 	}
-	t, ok := c.Conn.(*tls.Conn)
-	if !ok {
-		return state, false
+	if t, secure := c.Conn.(*tls.Conn); secure {
+		if state := t.ConnectionState(); len(state.PeerCertificates) > 0 && ok(state) != nil {
+			return ReasonCertificate
+		}
 	}
-	return t.ConnectionState(), true
+	if p.login.still() != nil {
+		return ReasonLogin
+	}
+	return ""
 }
 
 func (c *conn) grants() *grants {

@@ -8,11 +8,11 @@
 //     packets of a bounded size get through.
 //   - Writes never block inside mochi: they are collected and sent by a goroutine of the connection, so that a client that
 //     does not read delays nobody else.
-//   - Who a client is comes from its TLS certificate alone. Sessions are named "identity:clientid", so that no identity
-//     can reach the session of another.
+//   - Who a client is comes from its TLS certificate or, where a listener takes them, from a password or a token. Sessions
+//     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
 //
-// What the package deliberately does not do yet: listeners without TLS, passwords, sessions that survive a restart.
+// What the package deliberately does not do yet: listeners without TLS, sessions that survive a restart.
 //
 // # Publishing that is refused
 //

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -50,14 +51,13 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		return packets.ErrNotAuthorized
 	}
 	h.restoreWill(c, cl)
-	if c.clientID = pk.Connect.ClientIdentifier; c.clientID == "" {
-		c.clientID = h.assignedID(c)
-		cl.Properties.Props.AssignedClientID = c.clientID
-	}
 	if r := h.judgeConnect(c, cl, pk); r != nil {
 		c.end(r.reason, r.detail)
 		_ = h.broker.server.SendConnack(cl, r.codeFor(cl), false, nil) // the connection ends anyway
 		return r.code
+	}
+	if pk.Connect.ClientIdentifier == "" {
+		cl.Properties.Props.AssignedClientID = c.clientID
 	}
 	cl.ID = c.identity() + ":" + c.clientID
 	h.bound(c, cl)
@@ -74,7 +74,7 @@ func (h *hook) assignedID(c *conn) string {
 
 // codeFor translates what MQTT 3.1.1 has no code for to "not authorized".
 func (r *refusal) codeFor(cl *mqtt.Client) packets.Code {
-	if cl.Properties.ProtocolVersion < 5 && r.code != packets.ErrClientIdentifierNotValid {
+	if cl.Properties.ProtocolVersion < 5 && r.code != packets.ErrClientIdentifierNotValid && r.code != packets.ErrServerUnavailable {
 		return packets.ErrBadUsernameOrPassword // which mochi sends as 5
 	}
 	return r.code
@@ -83,18 +83,26 @@ func (r *refusal) codeFor(cl *mqtt.Client) packets.Code {
 func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusal {
 	id := pk.Connect.ClientIdentifier
 	username := string(pk.Connect.Username)
-	identity, certErr := c.identity(), c.peer.Load().err
+	p := c.peer.Load()
 	switch {
-	case certErr != nil:
-		return &refusal{ReasonIdentity, packets.ErrNotAuthorized, certErr.Error()}
+	case p.err != nil:
+		return &refusal{ReasonIdentity, packets.ErrNotAuthorized, p.err.Error()}
 	case pk.Properties.AuthenticationMethod != "":
 		return &refusal{ReasonAuthMethod, packets.ErrBadAuthenticationMethod, ""}
-	case username != "" && username != identity:
-		return &refusal{ReasonUsername, packets.ErrBadUsernameOrPassword, fmt.Sprintf("user name %.64q", username)}
 	case len(id) > h.broker.limits.MaxClientIDBytes:
 		return &refusal{ReasonClientID, packets.ErrClientIdentifierNotValid, "too long"}
-	case id != "" && c.listener != nil && c.listener.ClientIDIsIdentity && id != identity:
+	case p.named && username != "" && username != p.identity:
+		return &refusal{ReasonUsername, packets.ErrBadUsernameOrPassword, fmt.Sprintf("user name %.64q", username)}
+	case !p.named:
+		if r := h.logIn(c, pk); r != nil {
+			return r
+		}
+	}
+	if id != "" && c.listener != nil && c.listener.ClientIDIsIdentity && id != c.identity() {
 		return &refusal{ReasonClientID, packets.ErrClientIdentifierNotValid, fmt.Sprintf("client id %.64q", id)}
+	}
+	if c.clientID = id; id == "" {
+		c.clientID = h.assignedID(c)
 	}
 	if will := cl.Properties.Will; will.Flag != 0 {
 		if reason := c.grants().mayPublish(will.TopicName, will.Qos, will.Retain); reason != "" {
@@ -184,6 +192,8 @@ func (h *hook) readConnect(c *conn, cl *mqtt.Client, pk packets.Packet) (packets
 		_ = h.broker.server.SendConnack(cl, packets.ErrClientIdentifierNotValid, false, nil) // the connection ends anyway
 		return pk, packets.ErrRejectPacket
 	}
+	c.password = slices.Clone(pk.Connect.Password) // mochi's packets are copied around
+	clear(pk.Connect.Password)
 	pk.Connect.Password, pk.Connect.PasswordFlag = nil, false
 	if pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0 {
 		c.request.emptyWill = true // legal, but mochi refuses it

@@ -109,7 +109,7 @@ func (b *Broker) recovered(c *conn) {
 // handshake finds out who the client is. The connection made by Dial is the node itself.
 func (c *conn) handshake() error {
 	if c.listener == nil {
-		c.peer.Store(&peer{identity: c.broker.node})
+		c.peer.Store(&peer{identity: c.broker.node, named: true})
 		return nil
 	}
 	t := tls.Server(c.raw, c.listener.TLS)
@@ -120,14 +120,19 @@ func (c *conn) handshake() error {
 	}
 	c.Conn = t
 	cs := t.ConnectionState()
-	if len(cs.PeerCertificates) == 0 || len(cs.VerifiedChains) == 0 {
+	verified := len(cs.PeerCertificates) > 0 && len(cs.VerifiedChains) > 0
+	switch l := c.listener; {
+	case !verified && (len(cs.PeerCertificates) > 0 || !l.AllowAnonymous && l.Authenticate == nil):
 		return errors.New("no verified client certificate")
+	case !verified || l.IgnoreCertificateName:
+		c.peer.Store(&peer{})
+		return nil
 	}
 	identity, err := pki.Identity(cs.PeerCertificates[0])
 	if err == nil && identity == c.broker.node {
-		err = errors.New("the name of the node itself")
+		err = errNodeName
 	}
-	c.peer.Store(&peer{identity, err})
+	c.peer.Store(&peer{identity: identity, named: true, err: err})
 	return nil
 }
 
@@ -158,15 +163,16 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	return near, nil
 }
 
-// Recheck closes the connections whose certificate ok no longer accepts, and those whose handshake is not done yet: it may
-// have begun before the change. It is called after certificates, authorities or revocations have changed.
+// Recheck closes the connections whose certificate ok no longer accepts, those whose Login is no longer valid, and those
+// whose handshake is not done yet: it may have begun before the change. It is called after certificates, authorities,
+// revocations or passwords have changed.
 func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {
 	for _, c := range b.conns.snapshot() {
 		if c.listener == nil {
 			continue
 		}
-		if state, done := c.certificate(); !done || ok(state) != nil {
-			c.kick(ReasonCertificate, packets.ErrNotAuthorized)
+		if reason := c.acceptable(ok); reason != "" {
+			c.kick(reason, packets.ErrNotAuthorized)
 		}
 	}
 }

@@ -22,6 +22,8 @@ const (
 	ReasonVersion              Reason = "unsupported-version"     // neither MQTT 3.1.1 nor 5.0
 	ReasonIdentity             Reason = "bad-identity"            // no usable name in the certificate, or the node's own
 	ReasonUsername             Reason = "wrong-username"          // a user name that is not the identity
+	ReasonLogin                Reason = "bad-login"               // no name at all, an unknown one, a wrong password or token
+	ReasonExpired              Reason = "login-expired"           // a session that outlived its token
 	ReasonClientID             Reason = "bad-client-id"           // too long, not the identity, or missing
 	ReasonAuthMethod           Reason = "bad-authentication"      // MQTT 5 enhanced authentication is not offered
 	ReasonWill                 Reason = "will-not-permitted"      // a will that could not have been published
@@ -45,7 +47,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
-		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
+		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}

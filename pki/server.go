@@ -84,6 +84,25 @@ func (s *Server) Config() *tls.Config {
 	return config
 }
 
+// OptionalConfig is [Server.Config] for listeners that let clients in without
+// a certificate too. A certificate that is presented must be as good as ever.
+func (s *Server) OptionalConfig() *tls.Config {
+	config := s.base()
+	config.ClientAuth = tls.VerifyClientCertIfGiven
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := s.current.Load().Clone()
+		current.ClientAuth = tls.VerifyClientCertIfGiven
+		current.VerifyConnection = func(cs tls.ConnectionState) error {
+			if len(cs.PeerCertificates) == 0 {
+				return nil
+			}
+			return s.Check(cs)
+		}
+		return current, nil
+	}
+	return config
+}
+
 // Check reports whether the peer of an established connection would still be
 // let in now: nil, or why not.
 func (s *Server) Check(cs tls.ConnectionState) error {

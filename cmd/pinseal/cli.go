@@ -37,6 +37,7 @@ type cli struct {
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
+	Passwd  passwdCmd  `cmd:"" help:"Set or delete a password, as mosquitto_passwd does."`
 	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
 	Install installCmd `cmd:"" help:"Make the node a service of this machine, or of an image."`

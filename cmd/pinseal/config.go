@@ -74,6 +74,9 @@ type logConfig struct {
 type listenerConfig struct {
 	Address            listenAddress `toml:"address"`
 	MinTLS             tlsVersion    `toml:"min_tls"`
+	RequireCertificate *bool         `toml:"require_certificate"`      // nil: true
+	CertificateIsName  *bool         `toml:"use_identity_as_username"` // nil: true
+	AllowAnonymous     bool          `toml:"allow_anonymous"`
 	ClientIDIsIdentity bool          `toml:"client_id_is_identity"`
 }
 
@@ -107,7 +110,8 @@ type legacyConfig struct {
 
 // authConfig names what mosquitto has files for.
 type authConfig struct {
-	ACLFile string `toml:"acl_file"`
+	ACLFile      string `toml:"acl_file"`
+	PasswordFile string `toml:"password_file"`
 }
 
 type roleConfig struct {
@@ -184,7 +188,7 @@ func parseConfig(data []byte) (*config, error) {
 
 // resolve makes every path absolute to the folder of the configuration.
 func (c *config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile} {
+	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

@@ -48,11 +48,39 @@ func (c *config) check(data []byte) error {
 	if a := c.Agent; a.Broker != "" && (a.Certificate == "" || a.Key == "") {
 		return at(data, place{table: "agent", key: "broker"}, "a broker elsewhere needs a client certificate and key for this node")
 	}
+	if err := c.checkListeners(data); err != nil {
+		return err
+	}
 	if err := c.checkOutputs(data); err != nil {
 		return err
 	}
 	return c.checkRules(data)
 }
+
+// checkListeners wants a way in at every listener.
+func (c *config) checkListeners(data []byte) error {
+	for i, l := range c.Listeners {
+		switch {
+		case l.requiresCertificate() && l.AllowAnonymous && l.certificateIsName():
+			return at(data, place{"listener", i, "allow_anonymous"}, "who must have a certificate is not anonymous: remove either, or set use_identity_as_username = false")
+		case !l.AllowAnonymous && !c.takesPasswords() && !l.certificateIsName():
+			return at(data, place{"listener", i, "use_identity_as_username"}, "nobody could log in: set password_file in [auth]")
+		case !l.AllowAnonymous && !c.takesPasswords() && !l.requiresCertificate():
+			return at(data, place{"listener", i, "require_certificate"}, "nobody could log in without a certificate: set password_file in [auth]")
+		}
+	}
+	return nil
+}
+
+func (l listenerConfig) requiresCertificate() bool {
+	return l.RequireCertificate == nil || *l.RequireCertificate
+}
+
+func (l listenerConfig) certificateIsName() bool {
+	return l.CertificateIsName == nil || *l.CertificateIsName
+}
+
+func (c *config) takesPasswords() bool { return c.Auth.PasswordFile != "" }
 
 func (c *config) checkOutputs(data []byte) error {
 	names, topics, lines := map[name]bool{}, map[topicName]bool{}, map[string]bool{}

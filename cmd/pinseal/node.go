@@ -35,6 +35,7 @@ type node struct {
 	numbers *sequence.Counter
 	servers []*pki.Server
 	sockets []net.Listener
+	logins  *logins
 	control *controlServer
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
@@ -46,7 +47,7 @@ type node struct {
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	n := &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
-	steps := []func() error{n.openControl, n.openClock, n.openOutputs, n.openReplay, n.openListeners, n.openBroker, n.openAgent}
+	steps := []func() error{n.openControl, n.openClock, n.openOutputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -137,9 +138,17 @@ func (n *node) openBroker() (err error) {
 	}
 	var listeners []broker.Listener
 	for i, l := range n.config.Listeners {
-		listeners = append(listeners, broker.Listener{
+		listener := broker.Listener{
 			Name: string(l.Address), Net: n.sockets[i], TLS: n.servers[i].Config(), ClientIDIsIdentity: l.ClientIDIsIdentity,
-		})
+			IgnoreCertificateName: !l.certificateIsName(), AllowAnonymous: l.AllowAnonymous,
+		}
+		if !l.requiresCertificate() {
+			listener.TLS = n.servers[i].OptionalConfig()
+		}
+		if n.config.takesPasswords() && (!l.requiresCertificate() || !l.certificateIsName()) {
+			listener.Authenticate = n.logins.authenticate
+		}
+		listeners = append(listeners, listener)
 	}
 	policy, err := n.config.brokerPolicy()
 	if err != nil {
@@ -289,11 +298,16 @@ func (n *node) Reload() error {
 	if err != nil {
 		return err
 	}
+	newLogins, err := cfg.readLogins()
+	if err != nil {
+		return err
+	}
 	for _, s := range n.servers {
 		if err := s.Reload(); err != nil {
 			return explainTLS(err)
 		}
 	}
+	n.logins.set(newLogins)
 	if err := n.agent.SetPolicy(policy); err != nil {
 		return err
 	}

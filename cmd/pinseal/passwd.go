@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"pinseal/broker/auth"
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+
+	"golang.org/x/term"
+)
+
+// passwdCmd has the flags of mosquitto_passwd.
+type passwdCmd struct {
+	Create   bool   `short:"c" help:"Make a new password file; one that is there is overwritten." xor:"what"`
+	Delete   bool   `short:"D" help:"Delete the user." xor:"what"`
+	Batch    bool   `short:"b" help:"Take the password from the command line, where other users of this machine can see it."`
+	File     string `arg:"" help:"Password file." type:"path"`
+	Name     string `arg:"" help:"User name."`
+	Password string `arg:"" optional:"" help:"Password, with -b."`
+}
+
+// Run sets or deletes one user's password.
+func (c *passwdCmd) Run(std streams) error {
+	switch {
+	case !pki.ValidName(c.Name):
+		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.Name)
+	case c.Batch && c.Delete:
+		return usagef("-b gives a password, and -D needs none")
+	case c.Batch != (c.Password != ""):
+		return usagef("a password on the command line goes with -b, and -b needs one")
+	}
+	text, err := c.read()
+	if err != nil {
+		return err
+	}
+	if c.Delete {
+		without, found := auth.RemoveUser(text, c.Name)
+		if !found {
+			return fmt.Errorf("%s has no user %s", c.File, c.Name)
+		}
+		return c.write(without)
+	}
+	password := c.Password
+	if !c.Batch {
+		if password, err = readPassword(std); err != nil {
+			return err
+		}
+	}
+	return c.write(auth.SetPassword(text, c.Name, auth.NewHash([]byte(password))))
+}
+
+func (c *passwdCmd) read() ([]byte, error) {
+	if c.Create {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.File)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading the password file: %w", err), "-c makes a new one")
+	}
+	_, err = auth.ParsePasswordFile(c.File, text)
+	return text, err
+}
+
+// write keeps the owner and the permissions of a file that is there: the node may not run as who changes it.
+func (c *passwdCmd) write(text []byte) error {
+	info, err := os.Stat(c.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return atomicfile.Write(c.File, text, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(c.File, text, info.Mode().Perm()); err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		return os.Chown(c.File, int(owner.Uid), int(owner.Gid))
+	}
+	return nil
+}
+
+const maxPasswordBytes = 65535 // MQTT 5.0 section 3.1.3.6
+
+// readPassword asks twice on a terminal, without echo; elsewhere it takes one line.
+func readPassword(std streams) (string, error) {
+	terminal, ok := std.in.(*os.File)
+	if !ok || !term.IsTerminal(int(terminal.Fd())) {
+		line, err := bufio.NewReader(io.LimitReader(std.in, maxPasswordBytes+2)).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("reading the password: %w", err)
+		}
+		return checkPassword(strings.TrimRight(line, "\r\n"))
+	}
+	var typed [2]string
+	for i, prompt := range []string{"Password: ", "Reenter password: "} {
+		fmt.Fprint(std.err, prompt)
+		text, err := term.ReadPassword(int(terminal.Fd()))
+		fmt.Fprintln(std.err)
+		if err != nil {
+			return "", fmt.Errorf("reading the password: %w", err)
+		}
+		typed[i] = string(text)
+	}
+	if typed[0] != typed[1] {
+		return "", errors.New("the passwords do not match")
+	}
+	return checkPassword(typed[0])
+}
+
+func checkPassword(password string) (string, error) {
+	if password == "" || len(password) > maxPasswordBytes {
+		return "", fmt.Errorf("a password has 1 to %d bytes", maxPasswordBytes)
+	}
+	return password, nil
+}
