@@ -12,7 +12,6 @@ base=$cache/$suite-$arch.tar
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=XDG_CACHE_HOME,HOME "$(pwd)/$(basename "$0")"
 
 root=$(mktemp -d)
-chmod 755 "$root"
 trap 'rm -rf "$root"' EXIT
 if [ ! -e "$base" ]; then
 	echo "making a Debian $suite in $base"
@@ -27,6 +26,7 @@ if [ ! -e "$base" ]; then
 else
 	tar -C "$root" -xf "$base"
 fi
+chmod 755 "$root" # mktemp's folders are private, a root is not
 
 cp ../dist/pinseal_*_"$arch".deb "$root/pinseal.deb"
 # The next version is this one with a higher number.
