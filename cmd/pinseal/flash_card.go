@@ -116,7 +116,7 @@ func (c *flashCmd) openImage(ctx context.Context, o *openedCard) error {
 	loop := []string{"loop", fmt.Sprintf("offset=%d", rootPart.Start), fmt.Sprintf("sizelimit=%d", rootPart.Size)}
 	dir, err := c.mount(ctx, o, c.Card, loop...)
 	if err != nil {
-		return withHint(err, "this needs root (sudo); --way cloud-init and --way firstrun do without")
+		return withHint(err, "--way cloud-init and --way firstrun do without mounting, which needs root (sudo)")
 	}
 	o.Root, err = o.folder(dir)
 	return err
@@ -164,7 +164,7 @@ func (c *flashCmd) mountPoint(ctx context.Context, o *openedCard, p flash.Part) 
 		return p.Mounts[0], nil
 	}
 	dir, err := c.mount(ctx, o, p.Path)
-	return dir, withHint(err, "mounting needs root (sudo); or mount the card and give --boot and --root")
+	return dir, withHint(err, "mount the card yourself and give --boot and --root; mounting needs root (sudo)")
 }
 
 // findDisk is the disk that was named, or the only one that can be meant, unless it is a dangerous one.

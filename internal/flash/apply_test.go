@@ -218,11 +218,12 @@ func TestImageIsReadByOthers(t *testing.T) {
 	if err := v.Sync(); err != nil {
 		t.Fatal(err)
 	}
+	again := openImage(t, path)
 	for name, data := range contents {
 		if got := command(t, "mtype", "-i", path, "::"+name); got != data {
 			t.Errorf("mtools read %d bytes of %s, %d were written", len(got), name, len(data))
 		}
-		if got, err := openImage(t, path).Read(name); err != nil || string(got.Data) != data {
+		if got, err := again.Read(name); err != nil || string(got.Data) != data {
 			t.Errorf("%s read back: %d bytes of %d, %v", name, len(got.Data), len(data), err)
 		}
 	}
