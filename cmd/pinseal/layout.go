@@ -4,13 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"pinseal/signing/replay"
 )
 
 // layout says where a node's files are.
 type layout struct {
 	config  string // pinseal.toml
 	signers string // public signing keys
-	state   string // pki/, keys/, bundles/, state.db
+	state   string // pki/, keys/, bundles/, state.db, state.log
 	run     string // control socket, simulated lines
 }
 
@@ -39,6 +41,7 @@ func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "brok
 func (l layout) issued() string     { return filepath.Join(l.state, "pki", "issued") }
 func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
+func (l layout) stateLog() string   { return replay.LogPath(l.stateDB()) }
 func (l layout) clockFloor() string { return filepath.Join(l.state, "clock") }
 func (l layout) bundles() string    { return filepath.Join(l.state, "bundles") }
 func (l layout) lines() string      { return filepath.Join(l.run, "lines") }

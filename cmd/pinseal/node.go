@@ -96,17 +96,19 @@ func openChip(which string, l layout) (gpio.Chip, error) {
 	return gpio.OpenChip(which)
 }
 
-// openReplay opens what was accepted before. Where that is lost although this node has sealed
-// messages before, whatever may have been accepted then is refused: commands sealed until now.
+// openReplay opens what was accepted before. Where that is lost although this node has run before,
+// whatever may have been accepted then is refused: commands sealed until now.
 func (n *node) openReplay() (err error) {
 	signKey := n.signKeyPath()
 	options := replay.Options{}
-	if !exists(n.layout.stateDB()) && exists(sequenceFile(signKey)) {
+	if exists(n.layout.stateDB()) || exists(n.layout.stateLog()) || exists(sequenceFile(signKey)) {
 		options.Since = n.clock.FloorNow().Add(maxAhead)
-		n.log.Warn("replay state is missing, commands sealed before now are refused", "path", n.layout.stateDB())
 	}
 	if n.replay, err = replay.Open(n.layout.stateDB(), options); err != nil {
-		return withHint(err, "if it is damaged, move %s away: the node starts without it and refuses every command sealed before then", n.layout.stateDB())
+		return withHint(err, "if it is damaged, move the file away: the node starts without it and refuses every command sealed before then")
+	}
+	if n.replay.Since().After(n.clock.FloorNow()) {
+		n.log.Warn("replay state is missing, commands sealed before now are refused", "path", n.layout.stateDB())
 	}
 	n.numbers, err = sequence.Open(sequenceFile(signKey))
 	return err

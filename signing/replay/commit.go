@@ -27,7 +27,7 @@ func (c *Commit) Wait() error {
 	return c.err
 }
 
-// flushChunk is how many telemetry records ride on one commit, about 80 kB, so
+// flushChunk is how many telemetry records ride on one checkpoint, about 80 kB, so
 // that a command never waits long for a flush.
 const flushChunk = 32
 
@@ -64,6 +64,7 @@ func (s *Store) run() {
 // finish writes everything that is left, as far as the disk lets it.
 func (s *Store) finish() {
 	s.startFlush()
+	s.ending = true
 	for more := true; more; {
 		more = s.commit()
 	}
@@ -82,38 +83,71 @@ func (s *Store) startFlush() {
 	clear(s.lazy)
 }
 
+// batch is what is written at one time.
+type batch struct {
+	urgent, logged, due []recordKey
+	changes             []change
+	toLog               bool
+	commit              *Commit // nil if nobody waits
+}
+
 // commit writes all that is urgent and a chunk of what is due, and tells those
 // who wait. It reports whether there is more to write and a point in trying.
 func (s *Store) commit() (more bool) {
-	s.mu.Lock()
-	urgent, due := takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
-	changes := s.changes(s.changes(nil, urgent), due)
-	c := s.next
-	s.next = nil
-	s.mu.Unlock()
-
+	b := s.take()
 	var err error
-	if len(changes) > 0 {
-		if err = s.database.write(changes); err != nil {
+	if len(b.changes) > 0 || s.ending && s.database.log != nil {
+		if b.toLog {
+			err = s.database.append(b.changes)
+		} else {
+			err = s.database.checkpoint(b.changes, s.ending)
+		}
+		if err != nil {
 			err = fmt.Errorf("recording in replay state %s: %w", s.database.path, err)
 		}
 		s.lastErr = err
 	}
-
-	s.mu.Lock()
-	if err != nil { // the next commit tries again
-		putKeys(s.urgent, urgent)
-		putKeys(s.due, due)
-	}
-	more = err == nil && len(s.due)+len(s.urgent) > 0
-	s.mu.Unlock()
-	if c != nil {
-		c.finish(err)
+	more = s.settle(b, err)
+	if b.commit != nil {
+		b.commit.finish(err)
 	}
 	if more {
 		s.signal()
 	}
 	return more
+}
+
+// take takes what is next to be written: to the log, where that can hold it,
+// or else to the database, together with what is in the log.
+func (s *Store) take() (b batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.commit, s.next = s.next, nil
+	b.urgent, b.due = takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
+	b.changes = s.changes(nil, b.urgent)
+	b.toLog = len(b.due) == 0 && !s.ending && s.database.fits(b.changes)
+	if !b.toLog && len(b.urgent)+len(b.due) > 0 || s.ending {
+		for _, key := range b.urgent {
+			delete(s.logged, key)
+		}
+		b.logged = takeKeys(s.logged, len(s.logged))
+		b.changes = s.changes(s.changes(b.changes, b.logged), b.due)
+	}
+	return b
+}
+
+// settle notes what has become of a batch, and reports whether there is more.
+func (s *Store) settle(b batch, err error) (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil { // the next commit tries again
+		putKeys(s.urgent, b.urgent)
+		putKeys(s.logged, b.logged)
+		putKeys(s.due, b.due)
+	} else if b.toLog {
+		putKeys(s.logged, b.urgent)
+	}
+	return err == nil && len(s.due)+len(s.urgent) > 0
 }
 
 // changes appends what the file must learn about keys. s.mu is held.

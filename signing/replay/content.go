@@ -23,11 +23,13 @@ type change struct {
 	key, value []byte
 }
 
-// content is what a database file says.
+// content is what a database says, and with its log.
 type content struct {
 	since   time.Time
 	run     []byte
+	log     logState
 	records map[recordKey]*entries
+	logged  []recordKey // the records that are not in the database as they are here
 }
 
 // putEmpty fills a new database.
@@ -39,10 +41,13 @@ func putEmpty(tx *bbolt.Tx, since time.Time) error {
 	}
 	changes := []change{{metaBucket, []byte("version"), binary.BigEndian.AppendUint32(nil, formatVersion)}}
 	if !since.IsZero() {
-		micros := binary.BigEndian.AppendUint64(nil, uint64(since.UnixMicro()))
-		changes = append(changes, change{metaBucket, []byte("since"), micros})
+		changes = append(changes, sinceChange(since))
 	}
 	return apply(tx, changes)
+}
+
+func sinceChange(since time.Time) change {
+	return change{metaBucket, []byte("since"), binary.BigEndian.AppendUint64(nil, uint64(since.UnixMicro()))}
 }
 
 // apply makes the changes and keeps the sum.
@@ -102,6 +107,10 @@ func read(tx *bbolt.Tx) (content, error) {
 	}
 	c.run = bytes.Clone(meta.Get([]byte("run")))
 	if err := checkSum(tx); err != nil {
+		return c, err
+	}
+	var err error
+	if c.log, err = parseLogState(meta.Get([]byte("log"))); err != nil {
 		return c, err
 	}
 	for _, k := range []kind{commands, telemetry, legacy} {

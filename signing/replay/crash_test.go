@@ -29,7 +29,7 @@ const childOutputs = 8
 
 // child commits commands until it is killed, and prints each that was confirmed.
 func child(p string, confirmed io.Writer) error {
-	s, err := replay.Open(p, replay.Options{})
+	s, err := replay.Open(p, replay.Options{LogPages: 4}) // soon full
 	if err != nil {
 		return err
 	}

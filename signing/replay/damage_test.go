@@ -18,13 +18,29 @@ import (
 	"pinseal/signing/replay"
 )
 
-func copyFile(t *testing.T, from string) string {
+// copyState copies a database and its log as a power cut would leave them.
+func copyState(t *testing.T, from string) string {
 	t.Helper()
+	p := path(t)
+	copyFiles(t, from, p)
+	return p
+}
+
+func copyFiles(tb interface{ Fatal(...any) }, from, to string) {
 	data, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
 	}
-	return writeFile(t, data)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data, err = os.ReadFile(replay.LogPath(from))
+	if err == nil {
+		err = os.WriteFile(replay.LogPath(to), data, 0o600)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		tb.Fatal(err)
+	}
 }
 
 func writeFile(t *testing.T, data []byte) string {
@@ -306,18 +322,20 @@ func TestOpenErrorsNameTheFile(t *testing.T) {
 	}
 }
 
-func TestFileIsPrivateAndNothingElseIsLeft(t *testing.T) {
+func TestFilesArePrivateAndNothingElseIsLeft(t *testing.T) {
 	p := path(t)
 	s := open(t, p, replay.Options{})
 	if _, c := s.Command("k", "led", 1, digest("a")); c.Wait() != nil {
 		t.Fatal(c.Wait())
 	}
-	info, err := os.Stat(p)
-	if err != nil || info.Mode() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+	for _, name := range []string{p, replay.LogPath(p)} {
+		info, err := os.Stat(name)
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
 	}
 	files, err := os.ReadDir(filepath.Dir(p))
-	if err != nil || len(files) != 1 {
+	if err != nil || len(files) != 2 {
 		t.Errorf("%v, %v", files, err)
 	}
 }

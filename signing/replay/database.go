@@ -2,10 +2,12 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -27,25 +29,31 @@ var (
 
 type openFunc func(name string, flag int, perm os.FileMode) (*os.File, error)
 
-// database is the file. It is used by one goroutine at a time.
+// database is the two files. It is used by one goroutine at a time.
 type database struct {
 	path     string
 	openFile openFunc
-	bolt     *bbolt.DB // nil after a failed commit, until the next one
+	logPages uint32    // of a log that is made
+	bolt     *bbolt.DB // nil after a failure, until the next checkpoint
 	file     *os.File  // what bolt works on
 	panicked bool      // bolt is in an unknown state and may hold its own locks
+	state    logState  // as bolt has it
+	log      *logFile  // nil until the first checkpoint, and after a failure
 
 	// A file that is opened anew must still be the one we know: the last to
 	// write to it was this run, or the one before it.
 	run, lastRun []byte
 }
 
-// openDatabase opens the file at path, or makes it.
-func openDatabase(path string, since time.Time, openFile openFunc) (*database, content, error) {
-	d := &database{path: path, openFile: openFile, run: make([]byte, 16)}
-	_, _ = rand.Read(d.run) // never returns an error
+// openDatabase opens the file at path, or makes it, and reads the log.
+func openDatabase(path string, o Options) (*database, content, error) {
+	d := &database{path: path, openFile: o.OpenFile, logPages: uint32(o.LogPages), run: make([]byte, 16)} //nolint:gosec // a small number
+	_, _ = rand.Read(d.run)                                                                               // never returns an error
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := createDatabase(path, since, openFile); err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, err := os.Lstat(LogPath(path)); err == nil && o.Since.IsZero() {
+			return nil, content{}, fmt.Errorf("%w, but its log %s is there", fs.ErrNotExist, LogPath(path))
+		}
+		if err := createDatabase(path, o.Since, o.OpenFile); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, content{}, err
 		}
 	}
@@ -54,7 +62,35 @@ func openDatabase(path string, since time.Time, openFile openFunc) (*database, c
 		return nil, content{}, err
 	}
 	d.lastRun = c.run
+	if err := d.readLog(&c, o.Since); err != nil {
+		return nil, content{}, also(err, d.close())
+	}
 	return d, c, nil
+}
+
+// readLog adds what is in the log. Where that is lost the database goes on
+// without it, with since.
+func (d *database) readLog(c *content, since time.Time) error {
+	if d.state.pages == 0 {
+		return nil
+	}
+	before := maps.Clone(c.records)
+	err := readLog(LogPath(d.path), d.state, c.records, d.openFile)
+	if errors.Is(err, fs.ErrNotExist) && !since.IsZero() {
+		if since.After(c.since) {
+			c.since = since.Truncate(time.Microsecond).UTC()
+		}
+		return d.update([]change{sinceChange(c.since)}, logState{id: d.state.id})
+	}
+	if err != nil {
+		return inLog(LogPath(d.path), err)
+	}
+	for key, es := range c.records {
+		if before[key] != es {
+			c.logged = append(c.logged, key)
+		}
+	}
+	return nil
 }
 
 // createDatabase puts an empty database at path in one step, so that a power
@@ -119,6 +155,7 @@ func (d *database) openAndRead(again bool) (c content, err error) {
 		c, err = read(tx)
 		return err
 	})
+	d.state = c.log
 	return c, err
 }
 
@@ -147,9 +184,9 @@ func (d *database) openLocked(name string, perm os.FileMode, again bool) (*os.Fi
 }
 
 // settle makes durable what a killed process left in the kernel's memory: its
-// name, if it had just made the file, and a meta page that it wrote last. The
-// next commit overwrites pages that this meta page no longer needs; a disk that
-// had only the one before would then hold no complete state.
+// name, if it had just made the file, and what it wrote last. That may be a meta
+// page: the next commit overwrites pages that this meta page no longer needs; a
+// disk that had only the one before would then hold no complete state.
 func settle(f *os.File) error {
 	if err := f.Sync(); err != nil {
 		return withoutPath(err)
@@ -186,18 +223,49 @@ func lock(f *os.File) error {
 	return ErrInUse
 }
 
-// write makes the changes durable, all or none. After an error the file is
-// closed, and the next write opens it anew: that finds a disk that was mounted
-// again, and it settles what the kernel may believe to be on disk and is not.
-func (d *database) write(changes []change) (err error) {
+// fits says whether log can take the changes; otherwise a checkpoint must.
+func (d *database) fits(changes []change) bool { return d.log != nil && d.log.fits(changes) }
+
+// append makes the changes durable in the log, all or none. After an error both
+// files are closed, and the next checkpoint opens them anew: that finds a disk
+// that was mounted again, and it settles what the kernel may believe to be on
+// disk and is not.
+func (d *database) append(changes []change) error {
+	if err := d.log.append(changes); err != nil {
+		return also(inLog(LogPath(d.path), err), d.close())
+	}
+	return nil
+}
+
+// checkpoint makes the changes durable in the database, all or none, and begins
+// a new epoch of the log, whose content the changes must include. The last
+// checkpoint leaves no log to be read. After an error it is as with append.
+func (d *database) checkpoint(changes []change, last bool) error {
+	if err := d.beginEpoch(changes, last); err != nil {
+		return also(err, d.close())
+	}
+	return nil
+}
+
+func (d *database) beginEpoch(changes []change, last bool) (err error) {
 	if d.bolt == nil {
 		if err := d.reopen(); err != nil {
 			return err
 		}
 	}
-	if err := d.update(changes); err != nil {
-		return also(err, d.close())
+	if last {
+		return d.update(changes, logState{id: d.state.id})
 	}
+	if d.log == nil {
+		pages := cmp.Or(d.state.pages, d.logPages)
+		if d.log, err = openLog(LogPath(d.path), d.state.id, pages, d.openFile); err != nil {
+			return inLog(LogPath(d.path), err)
+		}
+	}
+	if err := d.update(changes, d.log.state); err != nil {
+		return err
+	}
+	d.log.begin(d.state)
 	return nil
 }
 
@@ -207,20 +275,22 @@ func (d *database) reopen() error {
 		return err
 	}
 	if !bytes.Equal(c.run, d.run) && !bytes.Equal(c.run, d.lastRun) {
-		return also(errors.New("another process wrote to it meanwhile"), d.close())
+		return errors.New("another process wrote to it meanwhile")
 	}
 	return nil
 }
 
-func (d *database) update(changes []change) (err error) {
+// update commits the changes, and that the log is the one given, with the next
+// epoch.
+func (d *database) update(changes []change, log logState) (err error) {
 	defer d.guard(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	return d.bolt.Update(func(tx *bbolt.Tx) error {
-		if !bytes.Equal(tx.Bucket([]byte(metaBucket)).Get([]byte("run")), d.run) {
-			changes = append(changes, change{metaBucket, []byte("run"), d.run})
-		}
-		return apply(tx, changes)
-	})
+	log.epoch = d.state.epoch + 1
+	changes = append(changes, change{metaBucket, []byte("log"), log.marshal()}, change{metaBucket, []byte("run"), d.run})
+	if err = d.bolt.Update(func(tx *bbolt.Tx) error { return apply(tx, changes) }); err == nil {
+		d.state = log
+	}
+	return err
 }
 
 // guard turns a panic of bbolt into an error, and so the SIGBUS of a file that
@@ -233,7 +303,15 @@ func (d *database) guard(err *error) {
 }
 
 // close closes what is open.
-func (d *database) close() error {
+func (d *database) close() (err error) {
+	if d.log != nil {
+		err = d.log.file.Close()
+		d.log = nil
+	}
+	return also(err, d.closeBolt())
+}
+
+func (d *database) closeBolt() error {
 	bolt, file := d.bolt, d.file
 	d.bolt, d.file = nil, nil
 	switch {

@@ -3,7 +3,6 @@ package replay_test
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -84,7 +83,7 @@ type machine struct {
 }
 
 func (m *machine) open(t *rapid.T) {
-	s, err := replay.Open(filepath.Join(m.dir, fmt.Sprint(m.files)), replay.Options{FlushEvery: time.Hour})
+	s, err := replay.Open(filepath.Join(m.dir, fmt.Sprint(m.files)), replay.Options{FlushEvery: time.Hour, LogPages: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,14 +116,8 @@ func (m *machine) crash(t *rapid.T) {
 
 // copy makes a copy the machine's next file.
 func (m *machine) copy(t *rapid.T, from string) {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
 	m.files++
-	if err := os.WriteFile(filepath.Join(m.dir, fmt.Sprint(m.files)), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	copyFiles(t, from, filepath.Join(m.dir, fmt.Sprint(m.files)))
 }
 
 // check compares an outcome, and keeps the commit to wait for before a crash.
@@ -138,6 +131,7 @@ func (m *machine) check(t *rapid.T, what string, got, want replay.Outcome, c *re
 }
 
 func TestStoreFollowsTheModel(outer *testing.T) {
+	inMemory(outer)
 	kids, names := rapid.SampledFrom([]string{"a", "b"}), rapid.SampledFrom([]string{"x", "y"})
 	// Small numbers, so that they meet; many of them, so that 64 are exceeded.
 	numbers, contents := rapid.Uint64Range(0, 150), rapid.ByteRange(0, 3)

@@ -3,6 +3,7 @@ package replay_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,6 +27,16 @@ func open(tb testing.TB, path string, o replay.Options) *replay.Store {
 func path(tb testing.TB) string {
 	tb.Helper()
 	return filepath.Join(tb.TempDir(), "state.db")
+}
+
+// inMemory puts the folders of a test that opens a great many files where
+// syncs cost nothing, if there is such a place.
+func inMemory(t *testing.T) {
+	t.Helper()
+	const memory = "/dev/shm"
+	if _, err := os.Stat(memory); err == nil {
+		t.Setenv("TMPDIR", memory)
+	}
 }
 
 func closeStore(tb testing.TB, s *replay.Store) {
@@ -268,7 +279,7 @@ func TestTelemetryIsFlushed(t *testing.T) {
 // inCopy counts how many of the topics 0 to n−1 a copy of the file remembers.
 func inCopy(t *testing.T, p string, n int) (remembered int) {
 	t.Helper()
-	c, err := replay.Open(copyFile(t, p), replay.Options{})
+	c, err := replay.Open(copyState(t, p), replay.Options{})
 	if err != nil {
 		return 0
 	}

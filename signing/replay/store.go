@@ -10,12 +10,17 @@ import (
 
 // Options are what a Store can be told. The zero value is ready to use.
 type Options struct {
-	// Since is stored where Open makes the file, and ignored where the file
-	// exists. See [Store.Since].
+	// Since is stored where Open makes the database, or finds it without the log
+	// that it relies on, unless a later one is stored; otherwise it is ignored.
+	// Zero says that nothing can be lost: where only one of the two files is
+	// there that should be, Open fails. See [Store.Since].
 	Since time.Time
 	// FlushEvery is how long telemetry may stay in memory; 0 means 5 s.
 	FlushEvery time.Duration
-	// OpenFile opens every file of the database; nil means [os.OpenFile]. It is
+	// LogPages is how many pages of 4096 bytes a log is made with, at least 2;
+	// 0 means 256.
+	LogPages int
+	// OpenFile opens the database and its log; nil means [os.OpenFile]. It is
 	// the place for a file layer that injects faults.
 	OpenFile func(name string, flag int, perm os.FileMode) (*os.File, error)
 }
@@ -36,14 +41,16 @@ type Store struct {
 	stopped chan struct{}
 	once    sync.Once
 	lastErr error // of the last commit; read after stopped
+	ending  bool  // Close was called; the goroutine's own
 
 	mu      sync.Mutex
 	closed  bool
 	records map[recordKey]*entries
 	count   map[string]int // records by kid
 	next    *Commit        // of the decisions not yet taken up by the goroutine
-	// What differs from the file. A key without a record is to be deleted there.
+	// What differs from the database. A key without a record is to be deleted there.
 	urgent map[recordKey]struct{} // to be written at once
+	logged map[recordKey]struct{} // in the log
 	lazy   map[recordKey]struct{} // to be written in the next flush
 	due    map[recordKey]struct{} // what the running flush has still to write
 }
@@ -58,10 +65,13 @@ func Open(path string, o Options) (*Store, error) {
 	if o.FlushEvery <= 0 {
 		o.FlushEvery = 5 * time.Second
 	}
+	if o.LogPages <= 0 {
+		o.LogPages = defaultLogPages
+	}
 	if o.OpenFile == nil {
 		o.OpenFile = os.OpenFile
 	}
-	d, content, err := openDatabase(path, o.Since, o.OpenFile)
+	d, content, err := openDatabase(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("opening replay state %s: %w", path, err)
 	}
@@ -69,9 +79,10 @@ func Open(path string, o Options) (*Store, error) {
 		since: content.since, database: d, flushEvery: o.FlushEvery, settled: newCommit(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		records: content.records, count: map[string]int{},
-		urgent: map[recordKey]struct{}{}, lazy: map[recordKey]struct{}{}, due: map[recordKey]struct{}{},
+		urgent: map[recordKey]struct{}{}, logged: map[recordKey]struct{}{}, lazy: map[recordKey]struct{}{}, due: map[recordKey]struct{}{},
 	}
 	s.settled.finish(nil)
+	putKeys(s.logged, content.logged)
 	for k := range s.records {
 		s.count[k.kid]++
 	}
