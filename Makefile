@@ -20,7 +20,7 @@ DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa p
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
 
-.PHONY: help build test lint cross packages test-packages test-chroot test-arm fuzz bench proof vulncheck tools debian-packages
+.PHONY: help build test lint cross packages test-packages test-chroot test-arm test-pi fuzz bench proof vulncheck tools debian-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ test-arm: debian-packages cross ## run what depends on the processor under emula
 	@qemu-aarch64 bin/linux-arm64/pinseal version
 	@CGO_ENABLED=0 GOARCH=arm64 go test -count=1 -skip '$(ARM_SKIP)' -exec qemu-aarch64 $(ARM_TESTS)
 	@CGO_ENABLED=0 GOARCH=arm GOARM=6 go test -count=1 -skip '$(ARM_SKIP)' -exec 'qemu-arm -cpu arm1176' $(ARM_TESTS)
+
+# Whatever it takes to make a Pi: its kernel's module is compiled, its packages are arm64's.
+test-pi: DEBIAN_PACKAGES := qemu-utils qemu-system-arm qemu-user-static arch-test ipxe-qemu mmdebstrap busybox-static \
+	gcc-12 gcc-12-aarch64-linux-gnu binutils-aarch64-linux-gnu make bc libelf1 xz-utils kmod e2fsprogs mosquitto-clients
+test-pi: debian-packages packages ## install the package on an emulated Pi: kills, power cuts, full disks, wrong clocks (12 min)
+	@PINSEAL_PACKAGES='$(CURDIR)/dist' go test -v -tags pivm -count=1 -timeout 30m ./internal/pivm
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@targets=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } $$1 == "ok" { while (n) print $$2, name[--n] }') && \

@@ -1,0 +1,85 @@
+//go:build pivm
+
+package pivm_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pinseal/internal/mqtt"
+	"pinseal/signing"
+)
+
+// fullDisk: a node that cannot record a command does not act on it and says so, and goes on when there is room again. The
+// file has room of its own for a while, so a crowd of telemetry first makes it ask for more.
+func (p *pi) fullDisk(t *testing.T) {
+	p.sh(t, `systemctl stop pinseal
+cp -a /var/lib/pinseal /root/state
+mount -t tmpfs -o size=8M,mode=0700,uid=pinseal,gid=gpio tmpfs /var/lib/pinseal
+cp -a /root/state/. /var/lib/pinseal
+systemctl start pinseal
+dd if=/dev/zero of=/var/lib/pinseal/filler bs=4k 2>/dev/null || true`)
+	o := connect(t, p.bundle, p.port)
+	defer o.close(t)
+	before := len(p.levels(t, led))
+	o.crowd(t, 800)
+	p.toggleFor(t, o, signing.ReasonHardware)
+	refused := p.levels(t, led)
+	o.toggle(t)
+	o.await(t)
+	if got := p.levels(t, led); got != refused {
+		t.Errorf("the line moved for a command that could not be recorded: %q, was %q", got, refused)
+	}
+	p.sh(t, "rm /var/lib/pinseal/filler")
+	p.toggleFor(t, o, signing.ReasonApplied)
+	if _, applied := o.answers(signing.ReasonApplied); len(p.levels(t, led))-before != applied {
+		t.Errorf("%d changes for %d applied commands", len(p.levels(t, led))-before, applied)
+	}
+	p.sh(t, "systemctl stop pinseal; umount /var/lib/pinseal; rm -r /root/state; systemctl start pinseal")
+}
+
+// toggleFor sends command after command until one has this verdict.
+func (p *pi) toggleFor(t *testing.T, o *operator, want signing.Reason) {
+	t.Helper()
+	await(t, eventTimeout, fmt.Sprintf("a command to be answered with %s", want), func() bool {
+		o.toggle(t)
+		o.await(t)
+		return o.sent[len(o.sent)-1].reason == want
+	})
+}
+
+// crowd publishes telemetry on so many topics.
+func (o *operator) crowd(t *testing.T, topics int) {
+	t.Helper()
+	for n := range topics {
+		now := time.Now()
+		topic := fmt.Sprintf("telemetry/operator/%d", n)
+		raw, err := signing.Seal(o.key, signing.Claims{Topic: topic, IssuedAt: now, Sequence: uint64(now.UnixMicro()), Message: []byte("1")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.mqtt.Publish(t.Context(), mqtt.Message{Topic: topic, Payload: raw, QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readOnlyRoot: a memory card that fails makes the kernel mount it read-only. From then on nothing is acted on. The power
+// cuts follow, so the node has to come back from this by itself.
+func (p *pi) readOnlyRoot(t *testing.T) {
+	p.wantPub(t, "1", "applied: ON", "1")
+	p.sh(t, `mount -o remount,errors=remount-ro /
+echo 1 > /sys/fs/ext4/vda/trigger_fs_error
+until grep -q '^/dev/vda / ext4 ro' /proc/mounts; do sleep 0.1; done`)
+	before := p.levels(t, led)
+	answer := p.pub(t, "0")
+	if !strings.Contains(answer, "rejected: hardware") && !strings.Contains(answer, "no answer") {
+		t.Errorf("with a read-only disk: %q", answer)
+	}
+	if after := p.levels(t, led); after != before {
+		t.Errorf("with a read-only disk the line went from %q to %q", before, after)
+	}
+	progress("with a read-only disk: %s", strings.ReplaceAll(answer, "\n", "; "))
+}
