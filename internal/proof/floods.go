@@ -113,9 +113,8 @@ func (g *goodClient) command(ctx context.Context, r *row) (taken times, err erro
 	}
 	pace := time.NewTicker(time.Second / time.Duration(g.commandsPerSecond))
 	defer pace.Stop()
-	total := int(g.calm.Seconds() * float64(g.commandsPerSecond))
 	lost := 0
-	for range total {
+	for begin := time.Now(); time.Since(begin) < g.calm; {
 		<-pace.C
 		took, err := g.one(ctx, c, r)
 		if err != nil {

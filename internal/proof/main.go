@@ -99,7 +99,7 @@ func experiments() []experiment {
 		{"kills", func(ctx context.Context, l *lab) ([]*row, error) { return kills(ctx, l, nothing) }},
 		{"disk", disk},
 		{"clock", clocks},
-		{"floods", func(ctx context.Context, l *lab) ([]*row, error) { return floods(ctx, l, floodKinds(), unchanged) }},
+		{"floods", func(ctx context.Context, l *lab) ([]*row, error) { return floods(ctx, l, floodKinds(), usualRates) }},
 	}
 }
 

@@ -58,6 +58,11 @@ func nothing(*node) error { return nil }
 // unchanged leaves a node's configuration as it is.
 func unchanged(config string) string { return config }
 
+// usualRates has a node limit each key as it does unless told otherwise.
+func usualRates(config string) string {
+	return strings.NewReplacer("rate = 1000000\n", "", "burst = 1000000\n", "").Replace(config)
+}
+
 // newNode makes the files of a node: `pinseal init`, two devices, and a configuration with rates that do not limit what
 // is to be judged. change may alter the configuration.
 func newNode(ctx context.Context, l *lab, dir string, change func(config string) string) (*node, error) {
