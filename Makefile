@@ -15,7 +15,7 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=auto -tags nethttpomithttp2 -trimpath 
 # C compiler that the race detector needs. The last line looks at the packages.
 DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
 	python3-yaml dosfstools mtools e2fsprogs busybox-static \
-	python3-cryptography jose openssl curl systemd gcc libc6-dev fish zsh \
+	python3-cryptography jose openssl curl stunnel4 systemd gcc libc6-dev fish zsh \
 	lintian man-db binutils
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6

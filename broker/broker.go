@@ -49,7 +49,7 @@ func New(cfg Config) (*Broker, error) {
 		listeners: cfg.Listeners,
 		limits:    cfg.Limits.withDefaults(),
 		log:       cfg.Log,
-		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}},
+		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, listeners: map[*Listener]int{}},
 		sessions:  sessions{owners: map[string]*conn{}, away: map[string]*away{}},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
@@ -75,7 +75,7 @@ func check(cfg Config) error {
 		switch {
 		case l.Net == nil || l.Name == "":
 			return errors.New("broker: listener without name or socket")
-		case l.TLS == nil:
+		case l.TLS == nil && !l.Plain:
 			return fmt.Errorf("broker: listener %s has no TLS", l.Name)
 		case names[l.Name]:
 			return fmt.Errorf("broker: two listeners are named %s", l.Name)

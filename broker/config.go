@@ -32,6 +32,10 @@ type Listener struct {
 	// TLS must verify client certificates: the identity is the common name of that certificate. It may let clients in
 	// without one, which are then asked for a user name and a password.
 	TLS *tls.Config
+	// Plain allows TLS to be nil: who is between a client and the broker can read and change everything.
+	Plain bool
+	// MaxConnections bounds the connections of this listener, beside Limits.MaxConnections; 0 does not.
+	MaxConnections int
 	// IgnoreCertificateName asks clients with a certificate for a user name and a password all the same.
 	IgnoreCertificateName bool
 	// Authenticate judges user names and passwords; nil refuses them all. Its error is logged and not told to the client.

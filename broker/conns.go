@@ -12,6 +12,7 @@ type conns struct {
 	stopping  bool
 	all       map[*conn]struct{}
 	addresses map[netip.Addr]int
+	listeners map[*Listener]int
 	network   int     // those in all that came through a listener
 	pending   []*conn // those that have not been admitted, oldest first
 	serving   sync.WaitGroup
@@ -26,12 +27,16 @@ func (s *conns) add(c *conn, limits Limits) bool {
 		return false
 	}
 	if c.listener != nil {
+		if most := c.listener.MaxConnections; most > 0 && s.listeners[c.listener] >= most {
+			return false
+		}
 		if s.network >= limits.MaxConnections || s.addresses[c.address] >= limits.MaxConnectionsPerAddress {
 			return false
 		}
 		s.displace(c.address, limits)
 		s.network++
 		s.addresses[c.address]++
+		s.listeners[c.listener]++
 		s.pending = append(s.pending, c)
 	}
 	s.all[c] = struct{}{}
@@ -82,6 +87,7 @@ func (s *conns) remove(c *conn) {
 	delete(s.all, c)
 	if c.listener != nil {
 		s.network--
+		s.listeners[c.listener]--
 		if s.addresses[c.address]--; s.addresses[c.address] == 0 {
 			delete(s.addresses, c.address)
 		}

@@ -12,7 +12,7 @@
 //     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
 //
-// What the package deliberately does not do yet: listeners without TLS, sessions that survive a restart.
+// What the package deliberately does not do yet: WebSockets, sessions that survive a restart.
 //
 // # Publishing that is refused
 //

@@ -112,6 +112,10 @@ func (c *conn) handshake() error {
 		c.peer.Store(&peer{identity: c.broker.node, named: true})
 		return nil
 	}
+	if c.listener.TLS == nil {
+		c.peer.Store(&peer{})
+		return nil
+	}
 	t := tls.Server(c.raw, c.listener.TLS)
 	ctx, cancel := context.WithTimeout(context.Background(), c.broker.limits.ConnectTimeout)
 	defer cancel()

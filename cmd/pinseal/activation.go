@@ -18,7 +18,7 @@ func (n *node) bindListeners() error {
 	for _, l := range n.config.Listeners {
 		socket := take(&inherited, string(l.Address))
 		if socket == nil {
-			if socket, err = net.Listen("tcp", string(l.Address)); err != nil { //nolint:noctx // binding does not block
+			if socket, err = l.listen(); err != nil {
 				err = withHint(fmt.Errorf("listening on %s: %w", l.Address, err), "see who has the port: ss -ltnp; mosquitto is often already there (systemctl disable --now mosquitto)")
 				return errors.Join(err, closeAll(inherited))
 			}

@@ -73,6 +73,9 @@ type logConfig struct {
 
 type listenerConfig struct {
 	Address            listenAddress `toml:"address"`
+	TLS                *bool         `toml:"tls"` // nil: true, but for a Unix socket
+	AllowPlain         bool          `toml:"allow_plain"`
+	MaxConnections     limit         `toml:"max_connections"`
 	MinTLS             tlsVersion    `toml:"min_tls"`
 	RequireCertificate *bool         `toml:"require_certificate"`      // nil: true
 	CertificateIsName  *bool         `toml:"use_identity_as_username"` // nil: true

@@ -61,6 +61,10 @@ func (c *config) check(data []byte) error {
 func (c *config) checkListeners(data []byte) error {
 	for i, l := range c.Listeners {
 		switch {
+		case !l.tls() && !l.Address.local() && !l.AllowPlain:
+			return at(data, place{"listener", i, "tls"}, "%s is not a loopback address, and without TLS anybody on the way can read and change everything: write allow_plain = true if it shall be so", l.Address)
+		case !l.tls() && l.RequireCertificate != nil && *l.RequireCertificate:
+			return at(data, place{"listener", i, "require_certificate"}, "without TLS there are no certificates")
 		case l.requiresCertificate() && l.AllowAnonymous && l.certificateIsName():
 			return at(data, place{"listener", i, "allow_anonymous"}, "who must have a certificate is not anonymous: remove either, or set use_identity_as_username = false")
 		case !l.AllowAnonymous && !c.takesPasswords() && !l.certificateIsName():
@@ -73,7 +77,14 @@ func (c *config) checkListeners(data []byte) error {
 }
 
 func (l listenerConfig) requiresCertificate() bool {
-	return l.RequireCertificate == nil || *l.RequireCertificate
+	return l.tls() && (l.RequireCertificate == nil || *l.RequireCertificate)
+}
+
+func (l listenerConfig) tls() bool {
+	if l.TLS == nil {
+		return !l.Address.unix()
+	}
+	return *l.TLS
 }
 
 func (l listenerConfig) certificateIsName() bool {

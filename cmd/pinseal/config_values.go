@@ -31,7 +31,7 @@ type (
 	positiveLength time.Duration // above 0
 	limit          int           // not negative; 0 is the default
 	perSecond      float64       // not negative; 0 is the default
-	listenAddress  string        // HOST:PORT
+	listenAddress  string        // HOST:PORT, or the path of a Unix socket
 	brokerURL      string        // mqtts://HOST[:PORT]
 	legacyHash     string        // sha1, sha256
 	logLevel       slog.Level
@@ -134,11 +134,23 @@ func (d *commandMaxAge) UnmarshalText(text []byte) error {
 }
 
 func (a listenAddress) check() error {
+	if a.unix() {
+		return nil
+	}
 	_, port, err := net.SplitHostPort(string(a))
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || n == 0 && port != "0" {
 		return fmt.Errorf(`%q is not an address such as ":8883"`, a)
 	}
 	return nil
+}
+
+func (a listenAddress) unix() bool { return strings.HasPrefix(string(a), "/") }
+
+// local reports whether nobody but this machine can reach the address.
+func (a listenAddress) local() bool {
+	host, _, err := net.SplitHostPort(string(a))
+	ip := net.ParseIP(host)
+	return a.unix() || err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 func (u brokerURL) check() error {

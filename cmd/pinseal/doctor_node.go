@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -248,14 +247,14 @@ func (n *nodeChecks) lines(context.Context) (found string, err error) {
 	return strings.Join(held, ", "), nil
 }
 
-func (n *nodeChecks) port(ctx context.Context) (string, error) {
+func (n *nodeChecks) port(context.Context) (string, error) {
 	var addresses []string
 	for _, l := range n.config.Listeners {
 		addresses = append(addresses, string(l.Address))
 		if n.running {
 			continue
 		}
-		socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", string(l.Address))
+		socket, err := l.listen()
 		if err != nil {
 			return "", withHint(fmt.Errorf("listening on %s: %w", l.Address, err), "see who has the port: ss -ltnp")
 		}

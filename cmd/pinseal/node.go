@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -121,6 +122,10 @@ func (n *node) openListeners() error {
 		return err
 	}
 	for _, l := range n.config.Listeners {
+		if !l.tls() {
+			n.servers = append(n.servers, nil)
+			continue
+		}
 		server, err := pki.LoadServer(pki.Files{
 			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
 			Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
@@ -141,10 +146,13 @@ func (n *node) openBroker() (err error) {
 	var listeners []broker.Listener
 	for i, l := range n.config.Listeners {
 		listener := broker.Listener{
-			Name: string(l.Address), Net: n.sockets[i], TLS: n.servers[i].Config(), ClientIDIsIdentity: l.ClientIDIsIdentity,
+			Name: string(l.Address), Net: n.sockets[i], Plain: !l.tls(), MaxConnections: int(l.MaxConnections), ClientIDIsIdentity: l.ClientIDIsIdentity,
 			IgnoreCertificateName: !l.certificateIsName(), AllowAnonymous: l.AllowAnonymous,
 		}
-		if !l.requiresCertificate() {
+		switch {
+		case l.requiresCertificate():
+			listener.TLS = n.servers[i].Config()
+		case l.tls():
 			listener.TLS = n.servers[i].OptionalConfig()
 		}
 		if n.config.takesPasswords() && (!l.requiresCertificate() || !l.certificateIsName()) {
@@ -211,7 +219,7 @@ func (n *node) URL() string {
 	if n.broker == nil {
 		return string(n.config.Agent.Broker)
 	}
-	return "mqtts://" + n.sockets[0].Addr().String()
+	return n.config.Listeners[0].scheme() + n.sockets[0].Addr().String()
 }
 
 // Ready is closed once the lines are held, the listener accepts and the agent listens behind it.
@@ -305,6 +313,9 @@ func (n *node) Reload() error {
 		return err
 	}
 	for _, s := range n.servers {
+		if s == nil {
+			continue
+		}
 		if err := s.Reload(); err != nil {
 			return explainTLS(err)
 		}
@@ -317,10 +328,20 @@ func (n *node) Reload() error {
 		if err := n.broker.SetPolicy(brokerPolicy); err != nil {
 			return err
 		}
-		n.broker.Recheck(n.servers[0].Check)
+		n.broker.Recheck(n.checkCertificate)
 	}
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
+	return nil
+}
+
+// checkCertificate judges by the certificates as they are now; all listeners have the same.
+func (n *node) checkCertificate(state tls.ConnectionState) error {
+	for _, s := range n.servers {
+		if s != nil {
+			return s.Check(state)
+		}
+	}
 	return nil
 }
 
