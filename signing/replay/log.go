@@ -148,11 +148,12 @@ func readLog(path string, l logState, records map[recordKey]*entries, openFile o
 		return err
 	}
 	err = settle(f)
-	data := make([]byte, int(l.pages)*pageSize)
 	if err == nil {
 		err = checkLogSize(f, l.pages)
 	}
+	var data []byte
 	if err == nil {
+		data = make([]byte, int(l.pages)*pageSize)
 		_, err = f.ReadAt(data, 0)
 	}
 	if err == nil {
