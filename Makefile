@@ -86,8 +86,10 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 bench: debian-packages ## measure beside the stack that is replaced (3 minutes; docs/performance.md)
 	@go run ./internal/bench
 
-proof: ## try what must never happen, and count (10 minutes)
+proof: ## try what must never happen, and count (20 minutes)
 	@go run ./internal/proof
+	@go run ./internal/powercut
+	@go -C internal/wycheproof run .
 
 vulncheck: ## look for known vulnerabilities (needs the network)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
