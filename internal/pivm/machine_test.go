@@ -145,10 +145,10 @@ func (m *machine) boot(t *testing.T, options ...string) {
 	m.boots++
 	m.console = m.path(fmt.Sprintf("console.%d", m.boots))
 	// It outlives the test that boots it, and its context. gpio:* with tp_printk: the kernel tells every change of a line on the console, also the last ones before a cut.
-	kernel := "console=ttyAMA0 loglevel=5 panic=-1 nokaslr audit=0 initcall_blacklist=pl061_gpio_driver_init " +
+	kernel := "console=ttyAMA0 loglevel=5 nokaslr audit=0 initcall_blacklist=pl061_gpio_driver_init " +
 		"systemd.show_status=0 trace_event=gpio:* tp_printk"
 	m.qemu = exec.CommandContext(context.Background(), "qemu-system-aarch64", append([]string{
-		"-nodefaults", "-display", "none", "-no-reboot", "-machine", "virt,gic-version=3", "-accel", "tcg,thread=multi",
+		"-nodefaults", "-display", "none", "-machine", "virt,gic-version=3", "-accel", "tcg,thread=multi",
 		"-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-kernel", m.image + "/vmlinuz", "-initrd", m.image + "/initrd.gz",
 		"-append", kernel, "-drive", "if=none,id=disk,format=qcow2,file=" + m.path("disk"), "-device", "virtio-blk-pci,drive=disk",
 		"-fsdev", "local,id=shared,security_model=none,path=" + m.shared(""), "-device", "virtio-9p-pci,fsdev=shared,mount_tag=pivm",
