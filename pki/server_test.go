@@ -74,6 +74,38 @@ func TestServerRefusesClients(t *testing.T) {
 }
 
 // Each side has a clock of its own, and each judges the other by it.
+// Without a certificate a client gets in; a bad one is still refused, and no session is resumed.
+func TestOptionalConfig(t *testing.T) {
+	t.Parallel()
+	f, authority := newFixture(t), newAuthority(t)
+	foreign := issueClient(t, authority, t.TempDir(), "sensor-1", now)
+	foreign.CA = f.client.CA
+	config := loadServer(t, f.server, now).OptionalConfig()
+	if !config.SessionTicketsDisabled {
+		t.Error("sessions could be resumed")
+	}
+	for _, tt := range []struct {
+		name   string
+		client *tls.Config
+		server string // what the server finds, "" if it lets the client in
+	}{
+		{"no certificate", clientConfig(t, pki.Files{CA: f.client.CA}, now), ""},
+		{"good certificate", clientConfig(t, f.client, now), ""},
+		{"foreign authority", clientConfig(t, foreign, now), "unknown authority"},
+		{"server certificate", raw(t, f.server), "incompatible key usage"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := connect(t, config, tt.client)
+			if tt.server != "" {
+				wantError(t, got.err, tt.server)
+			} else if got.err != nil || err != nil {
+				t.Errorf("server %v, client %v", got.err, err)
+			}
+		})
+	}
+}
+
 func TestValidityIsJudgedByTheGivenClock(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
