@@ -25,8 +25,9 @@ func since() time.Time { return time.Unix(1700000000, 0).UTC() }
 func digest(what string, n uint64) [32]byte { return sha256.Sum256(fmt.Appendf(nil, "%s %d", what, n)) }
 
 func openStore(folder string, openFile func(string, int, os.FileMode) (*os.File, error)) (*replay.Store, error) {
-	// Telemetry is written on Close alone, so that every run is the same.
-	o := replay.Options{Since: since(), FlushEvery: time.Hour, OpenFile: openFile}
+	// Telemetry is written on Close alone, so that every run is the same. The log
+	// is small, so that it is full several times in a life.
+	o := replay.Options{Since: since(), FlushEvery: time.Hour, LogPages: 4, OpenFile: openFile}
 	return replay.Open(filepath.Join(folder, "state.db"), o)
 }
 
@@ -106,13 +107,14 @@ func resetLost(s *replay.Store, tell func(string, ...any)) error {
 	return nil
 }
 
-// liveFullDisk is a node whose disk is full for a while.
+// liveFullDisk is a node whose disk is full for a while, now for the database,
+// now for its log.
 func liveFullDisk(folder string, tell func(string, ...any)) error {
-	var file *os.File
+	files := map[string]*os.File{}
 	s, err := openStore(folder, func(name string, flag int, perm os.FileMode) (*os.File, error) {
-		var err error
-		file, err = os.OpenFile(name, flag, perm)
-		return file, err
+		f, err := os.OpenFile(name, flag, perm)
+		files[filepath.Ext(name)] = f
+		return f, err
 	})
 	if err != nil {
 		return err
@@ -123,8 +125,9 @@ func liveFullDisk(folder string, tell func(string, ...any)) error {
 	if err != nil {
 		return err
 	}
-	for n, done := uint64(1), 0; done < 6; n++ {
-		if done%2 == 1 { // until the store opens the file anew
+	for n, done := uint64(1), 0; done < 17; n++ {
+		if done%4 == 1 { // until the store notices, and opens the file anew
+			file := files[[]string{".log", ".db"}[done/4%2]]
 			if err := unix.Dup3(int(full.Fd()), int(file.Fd()), unix.O_CLOEXEC); err != nil {
 				return err
 			}
