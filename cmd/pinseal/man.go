@@ -139,7 +139,9 @@ func (p *manPage) values(leaf *kong.Node) {
 
 func (p *manPage) section(title string) { p.line(`.SH "%s"`, title) }
 
-func (p *manPage) line(format string, args ...any) { p.WriteString(fmt.Sprintf(format+"\n", args...)) }
+func (p *manPage) line(format string, args ...any) {
+	_, _ = fmt.Fprintf(p, format+"\n", args...) // a strings.Builder takes everything
+}
 
 // roff keeps what man(7) would take for markup.
 func roff(text string) string {
