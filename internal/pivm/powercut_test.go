@@ -28,6 +28,7 @@ func (p *pi) powerCuts(t *testing.T) {
 	p.sh(t, `sed -i 's/^trust = .*/trust = "always"/' /etc/pinseal/pinseal.toml; systemctl restart pinseal`)
 	var all []*command
 	var sums tally
+	var ready []time.Duration
 	for n := range cuts {
 		o := connect(t, p.bundle, p.port)
 		start := len(p.levels(t, led))
@@ -41,12 +42,24 @@ func (p *pi) powerCuts(t *testing.T) {
 
 		p.boot(t)
 		p.replayAll(t, o.sent, acted, at)
+		ready = append(ready, p.toReady(t))
 		all = append(all, o.sent...)
 	}
 	p.refuseForGood(t, all)
-	ready := p.sh(t, "systemctl show -P ActiveEnterTimestampMonotonic pinseal")
+	slices.Sort(ready)
 	progress("%d power cuts: %s", cuts, sums)
-	progress("from the start of the kernel to READY: %s µs, the last time", strings.TrimSpace(ready))
+	progress("from the start of the kernel to READY: %.1f to %.1f s", ready[0].Seconds(), ready[cuts-1].Seconds())
+}
+
+// toReady is how long after the kernel's start the node was ready.
+func (p *pi) toReady(t *testing.T) time.Duration {
+	t.Helper()
+	out := strings.TrimSpace(p.sh(t, "systemctl show -P ActiveEnterTimestampMonotonic pinseal"))
+	d, err := time.ParseDuration(out + "us")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // tally is what the cuts met.
@@ -128,8 +141,10 @@ func (p *pi) clockInThePast(t *testing.T) {
 	p.boot(t, "-rtc", "base=2020-01-01T00:00:00")
 	o := connect(t, p.bundle, p.port)
 	p.wantSafeStart(t)
-	if year := p.sh(t, "date +%Y"); year >= "2025" {
-		t.Errorf("the guest thinks it is %s", year)
+	// systemd goes no further back than its own release.
+	recent := time.Now().Add(-48 * time.Hour)
+	if out, status := p.try(t, fmt.Sprintf("date; [ $(date +%%s) -lt %d ]", recent.Unix())); status != 0 {
+		t.Errorf("the guest's clock shows a time at which certificates are valid: %s", out)
 	}
 	o.toggle(t)
 	o.await(t)
