@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pinseal/signing"
+	"pinseal/signing/replay"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,8 @@ func disk(ctx context.Context, l *lab) ([]*row, error) {
 		running.note("not tried: a full disk in memory, because only root may mount one")
 	}
 	l.tell("disk: missing, truncated and read-only at the start")
-	errs = append(errs, absent(ctx, l, stopped, (*node).forget), truncated(ctx, l, stopped), unwritable(ctx, l, stopped))
+	errs = append(errs, absent(ctx, l, stopped, "missing", (*node).forget),
+		absent(ctx, l, stopped, "log missing", (*node).forgetLatest), truncated(ctx, l, stopped), unwritable(ctx, l, stopped))
 	return []*row{running, stopped}, errors.Join(errs...)
 }
 
@@ -72,10 +74,12 @@ func strike(ctx context.Context, l *lab, r *row, name string, f fault) (err erro
 	return nil
 }
 
-func (n *node) database() string { return n.path(stateFile) }
+func (n *node) database() string    { return n.path(stateFile) }
+func (n *node) databaseLog() string { return replay.LogPath(n.database()) }
 
-// forget loses what was accepted.
-func (n *node) forget() error { return os.Remove(n.database()) }
+// forget loses what was accepted, forgetLatest only what was accepted lately.
+func (n *node) forget() error       { return os.Remove(n.database()) }
+func (n *node) forgetLatest() error { return os.Remove(n.databaseLog()) }
 
 func startTrial(ctx context.Context, l *lab, r *row, name string) (*trial, error) {
 	n, err := newNode(ctx, l, filepath.Join(l.dir, name), unchanged)
@@ -104,9 +108,9 @@ func accustomed(ctx context.Context, l *lab, r *row, name string) (*trial, error
 	return t, nil
 }
 
-// absent starts a node whose database is gone: it may act only on what was certainly not accepted before.
-func absent(ctx context.Context, l *lab, r *row, lose func(*node) error) (err error) {
-	t, err := accustomed(ctx, l, r, "missing")
+// absent starts a node whose database, or its log, is gone: it may act only on what was certainly not accepted before.
+func absent(ctx context.Context, l *lab, r *row, name string, lose func(*node) error) (err error) {
+	t, err := accustomed(ctx, l, r, name)
 	if err != nil {
 		return err
 	}
@@ -114,10 +118,10 @@ func absent(ctx context.Context, l *lab, r *row, lose func(*node) error) (err er
 	for _, step := range []func() error{
 		func() error { return lose(t.node) },
 		func() error { return t.start(ctx) },
-		func() error { return t.repeat("missing") },
-		func() error { return t.expect("missing, sealed now", 1, signing.ReasonStale) },
+		func() error { return t.repeat(name) },
+		func() error { return t.expect(name+", sealed now", 1, signing.ReasonStale) },
 		func() error { return t.expectSoon() },
-		func() error { return t.repeat("missing, over") },
+		func() error { return t.repeat(name + ", over") },
 		func() error { return t.end(syscall.SIGTERM) },
 	} {
 		if err := step(); err != nil {

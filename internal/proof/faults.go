@@ -73,13 +73,19 @@ func unprotect(path string) error {
 	return unix.Unmount(path, unix.MNT_DETACH)
 }
 
-// cut truncates the database while it is mapped, and keeps a copy.
+// cut truncates the database while it is mapped, and its log, and keeps copies.
 func cut(t *trial) error {
-	data, err := os.ReadFile(t.node.database())
-	if err != nil {
-		return err
-	}
-	return errors.Join(overwrite(t.node.path("copy"), data), os.Truncate(t.node.database(), 0))
+	return t.node.eachStateFile(func(path string) error {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(overwrite(path+".copy", data), os.Truncate(path, 0))
+	})
+}
+
+func (n *node) eachStateFile(do func(path string) error) error {
+	return errors.Join(do(n.database()), do(n.databaseLog()))
 }
 
 // overwrite changes a file in place, as a disk does that goes wrong.
@@ -88,11 +94,13 @@ func overwrite(path string, data []byte) error {
 }
 
 func putBack(t *trial) error {
-	data, err := os.ReadFile(t.node.path("copy"))
-	if err != nil {
-		return err
-	}
-	return overwrite(t.node.database(), data)
+	return t.node.eachStateFile(func(path string) error {
+		data, err := os.ReadFile(path + ".copy")
+		if err != nil {
+			return err
+		}
+		return overwrite(path, data)
+	})
 }
 
 // fillAtMost is more than a disk in memory holds.
@@ -102,7 +110,7 @@ func mountMemory(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
 		return fmt.Errorf("mounting a disk in memory: %w", err)
 	}
 	return nil

@@ -115,17 +115,19 @@ func TestFlipsNoticeAForgeryThatIsNone(t *testing.T) {
 	checkNoticed(t, r, err, "the line changed 1 times more")
 }
 
-// forgetful puts the replay database back to what it was at first, each time that the node does not run.
+// forgetful puts the replay database and its log back to what they were at first, each time that the node does not run.
 func forgetful() func(*node) error {
-	var first []byte
-	return func(n *node) (err error) {
-		if first == nil {
-			if first, err = os.ReadFile(n.database()); errors.Is(err, os.ErrNotExist) {
+	first := map[string][]byte{}
+	return func(n *node) error {
+		return n.eachStateFile(func(path string) (err error) {
+			if first[path] != nil {
+				return overwrite(path, first[path])
+			}
+			if first[path], err = os.ReadFile(path); errors.Is(err, os.ErrNotExist) {
 				return nil // it has not run yet
 			}
 			return err
-		}
-		return overwrite(n.database(), first)
+		})
 	}
 }
 
@@ -221,15 +223,12 @@ func TestDiskNoticesAFaultThatIsNone(t *testing.T) {
 	checkNoticed(t, r, err, "answered with applied (), want hardware")
 }
 
-// A node that finds neither its database nor its sequence takes itself for new.
+// A node that finds neither its database, nor the log, nor its sequence takes itself for new.
 func TestDiskNoticesANodeThatForgets(t *testing.T) {
 	t.Parallel()
 	r := newRow("")
-	err := absent(t.Context(), testLab(t), r, func(n *node) error {
-		if err := os.Remove(n.path("keys", "sign.key.seq")); err != nil {
-			return err
-		}
-		return n.forget()
+	err := absent(t.Context(), testLab(t), r, "missing", func(n *node) error {
+		return errors.Join(os.Remove(n.path("keys", "sign.key.seq")), n.forgetLatest(), n.forget())
 	})
 	checkNoticed(t, r, err, "acted on before was answered with applied")
 }
