@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"pinseal/internal/mqtt"
@@ -172,23 +171,6 @@ func dialTLS(address string, cfg *tls.Config) func(context.Context) (net.Conn, e
 		}
 		return secured, nil
 	}
-}
-
-// dialTCP connects to address. A machine's own name.local is tried over loopback first: where no multicast DNS is
-// installed nobody can resolve it, and a name server that does not answer would use up all the time there is.
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	var dialer net.Dialer
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	if own, err := os.Hostname(); err == nil && host == localName(own) {
-		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return conn, err
-		}
-	}
-	return dialer.DialContext(ctx, "tcp", address)
 }
 
 // explain words a failed connection for a person.

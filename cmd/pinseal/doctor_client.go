@@ -88,7 +88,7 @@ func (c *clientChecks) certificate(context.Context) (string, error) {
 }
 
 func (c *clientChecks) resolve(ctx context.Context) (string, error) {
-	addresses, err := net.DefaultResolver.LookupHost(ctx, c.client.Host)
+	addresses, err := net.DefaultResolver.LookupHost(ctx, lookupLocal(ctx, c.client.Host)[0])
 	own, nameErr := os.Hostname()
 	switch {
 	case err == nil:

@@ -135,12 +135,6 @@ func (p *plan) setAddress(hostName string) error {
 	return nil
 }
 
-// localName is the name under which multicast DNS (RFC 6762) announces a host.
-func localName(hostName string) string {
-	first, _, _ := strings.Cut(hostName, ".")
-	return first + ".local"
-}
-
 // nodeName makes a node's name of the host's.
 func nodeName() (string, error) {
 	hostName, err := os.Hostname()
