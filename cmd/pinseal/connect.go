@@ -92,18 +92,27 @@ func (c *client) defaultName() error {
 	if c.Cert == "" {
 		return usageError(withHint(errors.New("known to the node by which name?"), "--bundle FOLDER or the certificate (--cert FILE) says it, or --name NAME"))
 	}
-	data, err := os.ReadFile(c.Cert)
+	certificate, err := readCertificate(c.Cert)
 	if err != nil {
-		return fmt.Errorf("reading the certificate: %w", err)
+		return err
 	}
-	chain, err := pki.ParseCertificates(data)
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.Cert, err)
-	}
-	if c.Name, err = pki.Identity(chain[0]); err != nil {
+	if c.Name, err = pki.Identity(certificate); err != nil {
 		return withHint(fmt.Errorf("%s: %w", c.Cert, err), "--name NAME says under which name the node trusts your signing key")
 	}
 	return nil
+}
+
+// readCertificate reads the first certificate of a file, which is the owner's.
+func readCertificate(path string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	chain, err := pki.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return chain[0], nil
 }
 
 // connect reaches the broker; the caller gives the messages' handler and the subscriptions in cfg.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 type doctorCmd struct {
@@ -45,6 +46,22 @@ type notice struct{ text string }
 func (n *notice) Error() string { return n.text }
 
 func noticef(format string, args ...any) error { return &notice{fmt.Sprintf(format, args...)} }
+
+// expiryNotice is how long before its end a certificate is worth a word.
+const expiryNotice = 21 * 24 * time.Hour
+
+// validity tells until when a certificate is good.
+func validity(path string) (string, error) {
+	certificate, err := readCertificate(path)
+	if err != nil {
+		return "", err
+	}
+	end := certificate.NotAfter
+	if time.Until(end) < expiryNotice {
+		return "", noticef("%s expires on %s", path, end.Format(time.DateOnly))
+	}
+	return fmt.Sprintf("%s, until %s", path, end.Format(time.DateOnly)), nil
+}
 
 // examination prints one line a check.
 type examination struct{ out io.Writer }

@@ -72,19 +72,7 @@ func (c *clientChecks) certificate(context.Context) (string, error) {
 	if _, err := pki.ClientConfig(c.client.files, c.client.Host, time.Now); err != nil {
 		return "", explainTLS(err)
 	}
-	data, err := os.ReadFile(c.client.Cert)
-	if err != nil {
-		return "", err
-	}
-	chain, err := pki.ParseCertificates(data)
-	if err != nil {
-		return "", err
-	}
-	end := chain[0].NotAfter
-	if time.Until(end) < expiryNotice {
-		return "", noticef("%s expires on %s", c.client.Cert, end.Format(time.DateOnly))
-	}
-	return fmt.Sprintf("%s, until %s", c.client.Cert, end.Format(time.DateOnly)), nil
+	return validity(c.client.Cert)
 }
 
 func (c *clientChecks) resolve(ctx context.Context) (string, error) {

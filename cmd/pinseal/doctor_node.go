@@ -19,9 +19,6 @@ import (
 	"pinseal/systemd"
 )
 
-// expiryNotice is how long before its end a certificate is worth a word.
-const expiryNotice = 21 * 24 * time.Hour
-
 // nodeChecks looks at a node's files and its machine, and asks the running node.
 type nodeChecks struct {
 	layout  layout
@@ -129,28 +126,12 @@ func (n *nodeChecks) certificate(context.Context) (string, error) {
 	if _, err := pki.LoadServer(files, 0, time.Now); err != nil {
 		return "", explainTLS(err)
 	}
-	data, err := os.ReadFile(files.Certificate)
-	if err != nil {
-		return "", err
-	}
-	chain, err := pki.ParseCertificates(data)
-	if err != nil {
-		return "", err
-	}
-	end := chain[0].NotAfter
-	if time.Until(end) < expiryNotice {
-		return "", noticef("%s expires on %s", files.Certificate, end.Format(time.DateOnly))
-	}
-	return fmt.Sprintf("%s, until %s", files.Certificate, end.Format(time.DateOnly)), nil
+	return validity(files.Certificate)
 }
 
 // names compares the certificate with what this machine is called now: addresses change.
 func (n *nodeChecks) names(context.Context) (string, error) {
-	data, err := os.ReadFile(n.certificateFiles().Certificate)
-	if err != nil {
-		return "", err
-	}
-	chain, err := pki.ParseCertificates(data)
+	certificate, err := readCertificate(n.certificateFiles().Certificate)
 	if err != nil {
 		return "", err
 	}
@@ -158,7 +139,7 @@ func (n *nodeChecks) names(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	missing := slices.DeleteFunc(now, func(name string) bool { return chain[0].VerifyHostname(name) == nil })
+	missing := slices.DeleteFunc(now, func(name string) bool { return certificate.VerifyHostname(name) == nil })
 	if len(missing) > 0 {
 		return "", noticef("not in the certificate: %s; clients that use such a name are refused", strings.Join(missing, ", "))
 	}
