@@ -144,7 +144,7 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 	}
 	trusted := a.cfg.Clock.Trusted()
 	if trusted {
-		if err := a.checkTime(j.message, signing.Window{MaxAge: rule.MaxAge, MaxAhead: maxAhead}); err != nil {
+		if err := a.checkTime(j.message, signing.Window{MaxAge: rule.MaxAge, MaxAhead: MaxAhead}); err != nil {
 			return id, err
 		}
 	}

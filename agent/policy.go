@@ -11,10 +11,12 @@ import (
 	"pinseal/signing/boxtec"
 )
 
+// MaxAhead is how far ahead of the node's clock a message may have been sealed.
+const MaxAhead = 5 * time.Second
+
 const (
 	defaultMaxAge       = 30 * time.Second
 	maxMaxAge           = 60 * time.Second
-	maxAhead            = 5 * time.Second
 	defaultTelemetryAge = 5 * time.Minute
 	defaultRate         = 1000
 	defaultBurst        = 2000
@@ -74,7 +76,7 @@ func (a *Agent) compile(p *Policy, old *policy) (*policy, error) {
 }
 
 func (c *policy) setLimits(p *Policy) error {
-	c.window = signing.Window{MaxAge: p.MaxAge, MaxAhead: maxAhead}
+	c.window = signing.Window{MaxAge: p.MaxAge, MaxAhead: MaxAhead}
 	if p.MaxAge == 0 {
 		c.window.MaxAge = defaultMaxAge
 	}

@@ -142,6 +142,9 @@ func (c *config) checkRules(data []byte) error {
 		if t.Signer == "" || t.Topic == "" {
 			return at(data, place{"telemetry", i, "topic"}, "a telemetry rule needs a signer (or \"*\") and a topic")
 		}
+		if !strings.HasPrefix(string(t.Topic), "telemetry/") {
+			return at(data, place{"telemetry", i, "topic"}, "%q is not below telemetry/", t.Topic)
+		}
 	}
 	for i, l := range c.Legacy {
 		switch {

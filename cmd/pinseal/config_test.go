@@ -109,6 +109,7 @@ func TestParseConfig(t *testing.T) {
 		{"permit without actions", "node = \"a\"\n[[output]]\nname = \"x\"\nline = \"l\"\n[[permit]]\nsigner = \"s\"\noutput = \"x\"", `5:3: a permit without actions`},
 		{"action", "node = \"a\"\n[[permit]]\nactions = [\"on\", \"burn\"]", `3:1: "burn" is none of on, off, toggle`},
 		{"telemetry", "node = \"a\"\n[[telemetry]]\nsigner = \"*\"", `2:3: a telemetry rule needs`},
+		{"telemetry elsewhere", "node = \"a\"\n[[telemetry]]\nsigner = \"*\"\ntopic = \"sensors/+\"", `4:9: "sensors/+" is not below telemetry/`},
 		{"legacy", "node = \"a\"\n[[legacy]]\nsigner = \"s\"\nhash = \"sha1\"\ntopic = \"t\"", `5:9: no output has the topic "t"`},
 		{"hash", "node = \"a\"\n[[legacy]]\nhash = \"md5\"", `3:8: "md5" is none of sha1, sha256`},
 		{"filter", "node = \"a\"\n[[acl]]\nidentity = \"*\"\npublish = [\"a\", \"a/#/b\"]", `4:1: "a/#/b" is not a topic filter`},

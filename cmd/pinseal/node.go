@@ -103,7 +103,7 @@ func (n *node) openReplay() (err error) {
 	signKey := n.signKeyPath()
 	options := replay.Options{}
 	if exists(n.layout.stateDB()) || exists(n.layout.stateLog()) || exists(sequenceFile(signKey)) {
-		options.Since = n.clock.FloorNow().Add(maxAhead)
+		options.Since = n.clock.FloorNow().Add(agent.MaxAhead)
 	}
 	if n.replay, err = replay.Open(n.layout.stateDB(), options); err != nil {
 		return withHint(err, "if it is damaged, move the file away: the node starts without it and refuses every command sealed before then")
@@ -320,7 +320,6 @@ func (n *node) Reload() error {
 			return explainTLS(err)
 		}
 	}
-	n.logins.set(newLogins)
 	if err := n.agent.SetPolicy(policy); err != nil {
 		return err
 	}
@@ -328,6 +327,7 @@ func (n *node) Reload() error {
 		if err := n.broker.SetPolicy(brokerPolicy); err != nil {
 			return err
 		}
+		n.logins.set(newLogins) // before the sessions are judged by them
 		n.broker.Recheck(n.checkCertificate)
 	}
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
@@ -390,9 +390,6 @@ func explainTLS(err error) error {
 
 // dialTimeout is how long a connection to a broker may take to come about.
 const dialTimeout = 10 * time.Second
-
-// maxAhead is how far ahead of the node's a sender's clock may have been.
-const maxAhead = 5 * time.Second
 
 // refusals counts what agent and broker refused, by the agent's reasons.
 func (n *node) refusals() map[signing.Reason]uint64 {
