@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	gosync "sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,10 +111,10 @@ func resetLost(s *replay.Store, tell func(string, ...any)) error {
 // liveFullDisk is a node whose disk is full for a while, now for the database,
 // now for its log.
 func liveFullDisk(folder string, tell func(string, ...any)) error {
-	files := map[string]*os.File{}
+	var files gosync.Map // by extension; the store opens them anew from its own goroutine
 	s, err := openStore(folder, func(name string, flag int, perm os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, perm)
-		files[filepath.Ext(name)] = f
+		files.Store(filepath.Ext(name), f)
 		return f, err
 	})
 	if err != nil {
@@ -127,9 +128,8 @@ func liveFullDisk(folder string, tell func(string, ...any)) error {
 	}
 	for n, done := uint64(1), 0; done < 17; n++ {
 		if done%4 == 1 { // until the store notices, and opens the file anew
-			file := files[[]string{".log", ".db"}[done/4%2]]
-			err := unix.Dup3(int(full.Fd()), int(file.Fd()), unix.O_CLOEXEC)
-			if err != nil && !errors.Is(err, unix.EBADF) { // closed: the store is still recovering from the last time
+			file, _ := files.Load([]string{".log", ".db"}[done/4%2])
+			if err := replaceBy(file.(*os.File), full); err != nil { //nolint:errcheck // nothing else was stored
 				return err
 			}
 		}
@@ -140,6 +140,19 @@ func liveFullDisk(folder string, tell func(string, ...any)) error {
 	// A database that is still full when the node stops is an error there, and promises nothing.
 	_ = s.Close()
 	return full.Close()
+}
+
+// replaceBy puts other in the place of what file has open. A file that is closed already stays so: the
+// store is still recovering from the last time.
+func replaceBy(file, other *os.File) error {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var dup error
+	// Control fails for a closed file, and for nothing else.
+	_ = conn.Control(func(fd uintptr) { dup = unix.Dup3(int(other.Fd()), int(fd), unix.O_CLOEXEC) })
+	return dup
 }
 
 // said is what the marks of a node say.
