@@ -3,6 +3,7 @@ package gpio
 import (
 	"context"
 	"errors"
+	"time"
 
 	"periph.io/x/conn/v3/gpio"
 )
@@ -65,11 +66,18 @@ type OutputLine interface {
 type InputLine interface {
 	// Level reads the level now.
 	Level() (Level, error)
-	// WaitEdge waits for the next edge since the line was claimed that no other call has returned, and returns the
-	// level it led to. It returns the context's error when that ends first, and os.ErrClosed once the line is closed.
-	WaitEdge(ctx context.Context) (Level, error)
+	// WaitEdge waits for the next edge since the line was claimed that no other call has returned. It returns the
+	// context's error when that ends first, and os.ErrClosed once the line is closed.
+	WaitEdge(ctx context.Context) (Edge, error)
 	// Close releases the line. A second Close does nothing.
 	Close() error
+}
+
+// Edge is a change of an input's level.
+type Edge struct {
+	Level Level     // the level it led to
+	At    time.Time // when: by the kernel's clock where the kernel told, else when it was noticed
+	Lost  uint32    // edges right before this one that came too fast to be told of
 }
 
 // Direction says which way a line is set.

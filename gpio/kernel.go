@@ -152,7 +152,7 @@ func (c *kernelChip) look() (lines []*kernelLine, infos []LineInfo, err error) {
 			if err != nil {
 				return nil, nil, err
 			}
-			lines = append(lines, &kernelLine{device: d, offset: offset, info: info, turn: make(chan struct{}, 1)})
+			lines = append(lines, &kernelLine{device: d, offset: offset, info: info, turn: newTurn()})
 			infos = append(infos, info)
 		}
 	}

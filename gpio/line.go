@@ -2,7 +2,6 @@ package gpio
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -19,7 +18,7 @@ type kernelLine struct {
 	device *device
 	offset uint32
 	info   LineInfo
-	turn   chan struct{} // held by the one who waits for an edge: the deadline belongs to the file, not to the waiter
+	turn   turn
 
 	mu     sync.Mutex // of everything below
 	file   *os.File   // nil until claimed
@@ -27,6 +26,8 @@ type kernelLine struct {
 	output bool
 	pull   Pull
 	edge   gpio.Edge
+	period time.Duration // of the kernel's debouncing
+	number uint32        // of the last edge taken
 }
 
 var _ gpio.PinIO = (*kernelLine)(nil)
@@ -69,21 +70,56 @@ func (l *kernelLine) In(pull Pull, edge gpio.Edge) error {
 			return err
 		}
 	}
-	if err := l.configure(uapiLineConfig{flags: flags}); err != nil {
+	if err := l.configure(inputConfig(flags, l.period)); err != nil {
 		return err
 	}
 	l.output, l.pull, l.edge = false, pull, edge
 	// Edges of another life, and the one that the change of the bias itself made.
+	var event [eventBytes]byte
 	for range eventBuffer {
-		if _, err := l.readEvent(); err != nil {
+		if l.readEvent(&event) != nil {
 			break // EAGAIN: there are no more
 		}
+		l.number = parseEvent(&event).number
 	}
 	return nil
 }
 
+// Debounce asks the kernel to report only levels that stay for the period, since Linux 5.10: in hardware where that
+// can, else by its own timers. An error that is not os.ErrClosed says that it cannot be had here, and nothing changed.
+func (l *kernelLine) Debounce(period time.Duration) error {
+	l.mu.Lock()
+	if l.closed || l.file == nil {
+		l.mu.Unlock()
+		return os.ErrClosed
+	}
+	before, pull, edge := l.period, l.pull, l.edge
+	l.period = period
+	l.mu.Unlock()
+	err := l.In(pull, edge)
+	if err != nil {
+		l.mu.Lock()
+		l.period = before
+		l.mu.Unlock()
+		return errors.Join(err, l.In(pull, edge))
+	}
+	return nil
+}
+
+// inputConfig is the configuration of an input; a period of zero is none.
+func inputConfig(flags uint64, period time.Duration) uapiLineConfig {
+	config := uapiLineConfig{flags: flags}
+	if period > 0 {
+		config.attributes = 1
+		config.attribute[0].id = attrDebounce
+		config.attribute[0].value = debounceValue(period)
+		config.attribute[0].mask = 1
+	}
+	return config
+}
+
 // eventBuffer is how many edges the kernel keeps for a line; it drops the oldest beyond that.
-const eventBuffer = 16
+const eventBuffer = 64
 
 func inputFlags(pull Pull, edge gpio.Edge) (uint64, error) {
 	bias, ok := map[Pull]uint64{PullNoChange: 0, PullFloat: flagBiasDisabled, PullDown: flagPullDown, PullUp: flagPullUp}[pull]
@@ -108,7 +144,7 @@ func (l *kernelLine) configure(config uapiLineConfig) error {
 		_ = l.file.SetReadDeadline(longAgo()) // ends a wait for edges of another kind; fails only on a closed file
 		return ioctl(l.file, setLineConfig, &config)
 	}
-	request := uapiLineRequest{config: config, lines: 1}
+	request := uapiLineRequest{config: config, lines: 1, buffer: eventBuffer}
 	request.offsets[0] = l.offset
 	copy(request.consumer[:uapiNameSize-1], fmt.Sprintf("pinseal@%d", os.Getpid()))
 	err := ioctl(l.device.file, getLine, &request)
@@ -157,64 +193,95 @@ func (l *kernelLine) Close() error {
 }
 
 // WaitEdge implements InputLine.
-func (l *kernelLine) WaitEdge(ctx context.Context) (Level, error) {
-	select {
-	case l.turn <- struct{}{}:
-	default:
-		select {
-		case l.turn <- struct{}{}:
-		case <-ctx.Done():
-			return Low, ctx.Err()
-		}
+func (l *kernelLine) WaitEdge(ctx context.Context) (Edge, error) {
+	if err := l.turn.take(ctx); err != nil {
+		return Edge{}, err
 	}
-	defer func() { <-l.turn }()
+	defer l.turn.give()
 
 	l.mu.Lock()
 	file, waits := l.file, !l.closed && l.edge != gpio.NoEdge
-	level, err := Low, os.ErrClosed
+	var event [eventBytes]byte
+	err := os.ErrClosed
 	if waits {
-		level, err = l.readEvent() // even when ctx has ended: an edge that is there needs no waiting
+		err = l.readEvent(&event) // even when ctx has ended: an edge that is there needs no waiting
 	}
 	l.mu.Unlock()
-	if !waits || !errors.Is(err, unix.EAGAIN) {
-		return level, err
+	if waits && errors.Is(err, unix.EAGAIN) {
+		err = readUntil(ctx, file, event[:])
 	}
-	return waitEvent(ctx, file)
+	if err != nil {
+		return Edge{}, err
+	}
+	return l.edgeOf(parseEvent(&event)), nil
 }
 
 // readEvent takes an edge that is there already; the error is EAGAIN if there is none.
-func (l *kernelLine) readEvent() (Level, error) {
-	var event [eventBytes]byte
-	err := control(l.file, func(fd uintptr) error {
+func (l *kernelLine) readEvent(event *[eventBytes]byte) error {
+	return control(l.file, func(fd uintptr) error {
 		_, err := unix.Read(int(fd), event[:])
 		return err
 	})
-	return eventLevel(event), err
 }
 
-// waitEvent waits for an edge until ctx ends. Only one at a time may wait on a file.
-func waitEvent(ctx context.Context, file *os.File) (Level, error) {
-	if err := file.SetReadDeadline(time.Time{}); err != nil {
-		return Low, err
+// edgeOf translates an event.
+func (l *kernelLine) edgeOf(e uapiLineEvent) Edge {
+	edge := Edge{Level: e.id == eventRisingEdge, At: time.Now()}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
+		if age := now.Nano() - int64(e.timestamp); age >= 0 { //nolint:gosec // nanoseconds since the machine started
+			edge.At = edge.At.Add(-time.Duration(age))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.number > l.number+1 && l.number > 0 {
+		edge.Lost = e.number - l.number - 1
+	}
+	l.number = e.number
+	return edge
+}
+
+// turn is held by the one who waits on a file: a deadline belongs to the file, not to the waiter.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take prefers a free turn to a context that has ended.
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) give() { <-t }
+
+// readUntil reads from a file that does not block, until ctx ends. Only one at a time may wait on a file.
+func readUntil(ctx context.Context, file *os.File, into []byte) error {
+	if file.SetReadDeadline(time.Time{}) != nil {
+		return os.ErrClosed // nothing else can fail there
 	}
 	expired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(expired)
 		_ = file.SetReadDeadline(longAgo()) // fails only on a closed file, which ends the wait too
 	})
-	var event [eventBytes]byte
-	_, err := file.Read(event[:])
+	_, err := file.Read(into)
 	if !stop() {
 		<-expired // or it would end the next one's wait
 	}
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return eventLevel(event), err
+	return err
 }
 
 func longAgo() time.Time { return time.Unix(1, 0) }
-
-func eventLevel(event [eventBytes]byte) Level {
-	return binary.NativeEndian.Uint32(event[eventIDStart:]) == eventRisingEdge
-}

@@ -16,9 +16,6 @@ import (
 // SimLabel is the label of the simulated chip.
 const SimLabel = "sim"
 
-// simPoll is how often a simulated input looks at its file; shorter pulses are not seen.
-const simPoll = 5 * time.Millisecond
-
 // simConsumer is who holds a claimed line: only this program claims lines of a simulated chip.
 const simConsumer = "pinseal"
 
@@ -128,7 +125,8 @@ func (c *simChip) Input(line string, pull Pull) (InputLine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pull == PullUp || pull == PullDown {
+	err = l.notice(c.dir)
+	if err == nil && (pull == PullUp || pull == PullDown) {
 		err = l.Out(pull == PullUp)
 	}
 	if err == nil {
@@ -158,7 +156,7 @@ func (c *simChip) claim(line string, lockBytes int64) (*simLine, error) {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: lockBytes}
 	err = control(f, func(fd uintptr) error { return unix.FcntlFlock(fd, unix.F_OFD_SETLK, &lock) })
 	if err == nil {
-		return &simLine{file: f}, nil
+		return &simLine{file: f, turn: newTurn()}, nil
 	}
 	_ = f.Close() // reported is why it is of no use
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
@@ -170,7 +168,9 @@ func (c *simChip) claim(line string, lockBytes int64) (*simLine, error) {
 
 // simLine is a claimed line: its open and locked file.
 type simLine struct {
-	file *os.File
+	file    *os.File
+	turn    turn
+	changes *os.File // inotify(7), of an input: something happened in the folder
 
 	mu   sync.Mutex // of seen
 	seen Level      // the level last driven, or returned by WaitEdge
@@ -220,19 +220,33 @@ func (l *simLine) level() (Level, error) {
 }
 
 // WaitEdge implements InputLine.
-func (l *simLine) WaitEdge(ctx context.Context) (Level, error) {
-	ticker := time.NewTicker(simPoll)
-	defer ticker.Stop()
+func (l *simLine) WaitEdge(ctx context.Context) (Edge, error) {
+	if err := l.turn.take(ctx); err != nil {
+		return Edge{}, err
+	}
+	defer l.turn.give()
+	var events [4096]byte
 	for {
 		if level, edge, err := l.edge(); edge || err != nil {
-			return level, err
+			return Edge{Level: level, At: time.Now()}, err
 		}
-		select {
-		case <-ctx.Done():
-			return Low, ctx.Err()
-		case <-ticker.C:
+		if err := readUntil(ctx, l.changes, events[:]); err != nil {
+			return Edge{}, err
 		}
 	}
+}
+
+// notice begins to watch the folder: who moves an input writes its file or puts another in its place.
+func (l *simLine) notice(dir string) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watching the simulated chip: %w", err)
+	}
+	l.changes = os.NewFile(uintptr(fd), "inotify:"+l.file.Name())
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_CREATE); err != nil {
+		return fmt.Errorf("watching the simulated chip: %w", err)
+	}
+	return nil
 }
 
 // edge reports whether the level is another one than last time.
@@ -249,6 +263,9 @@ func (l *simLine) edge() (level Level, changed bool, err error) {
 
 // Close implements OutputLine and InputLine.
 func (l *simLine) Close() error {
+	if l.changes != nil {
+		_ = l.changes.Close() // nothing was written to it
+	}
 	if err := l.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}

@@ -112,8 +112,8 @@ func TestSimInputByReplacement(t *testing.T) {
 	if err := errors.Join(os.WriteFile(next, []byte("1"), 0o600), os.Rename(next, filepath.Join(dir, "GPIO22"))); err != nil {
 		t.Fatal(err)
 	}
-	if level, err := line.WaitEdge(t.Context()); err != nil || level != gpio.High {
-		t.Fatalf("got %v, %v", level, err)
+	if edge, err := line.WaitEdge(t.Context()); err != nil || edge.Level != gpio.High {
+		t.Fatalf("got %v, %v", edge.Level, err)
 	}
 }
 

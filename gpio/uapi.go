@@ -2,7 +2,10 @@ package gpio
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +27,8 @@ const (
 	flagPullDown     = 1 << 9
 	flagBiasDisabled = 1 << 10
 
-	attrOutputValues = 2 // GPIO_V2_LINE_ATTR_ID_OUTPUT_VALUES
+	attrOutputValues = 2 // GPIO_V2_LINE_ATTR_ID_*
+	attrDebounce     = 3
 	eventRisingEdge  = 1 // GPIO_V2_LINE_EVENT_RISING_EDGE
 )
 
@@ -37,7 +41,7 @@ type uapiChipInfo struct {
 // struct gpio_v2_line_attribute
 type uapiAttribute struct {
 	id, _ uint32
-	value uint64 // a union of flags, values and debounce_period_us
+	value uint64 // a union of flags, values and debounce_period_us, which is 32 bits: see debounceValue
 }
 
 // struct gpio_v2_line_config
@@ -57,7 +61,7 @@ type uapiLineRequest struct {
 	consumer [uapiNameSize]byte
 	config   uapiLineConfig
 	lines    uint32
-	_        uint32 // event_buffer_size
+	buffer   uint32 // event_buffer_size
 	_        [5]uint32
 	fd       uint32 // __s32, but never negative on success
 }
@@ -76,17 +80,31 @@ type uapiLineValues struct{ bits, mask uint64 }
 
 // struct gpio_v2_line_event
 type uapiLineEvent struct {
-	_    uint64 // timestamp_ns
-	id   uint32
-	_, _ uint32 // offset, seqno
-	_    uint32 // line_seqno
-	_    [6]uint32
+	timestamp uint64 // nanoseconds of CLOCK_MONOTONIC
+	id        uint32
+	_, _      uint32 // offset, seqno
+	number    uint32 // line_seqno, from 1
+	_         [6]uint32
 }
 
-const (
-	eventBytes   = unsafe.Sizeof(uapiLineEvent{})
-	eventIDStart = unsafe.Offsetof(uapiLineEvent{}.id)
-)
+const eventBytes = unsafe.Sizeof(uapiLineEvent{})
+
+// parseEvent reads what the kernel wrote, in the byte order of the machine.
+func parseEvent(b *[eventBytes]byte) uapiLineEvent {
+	order := binary.NativeEndian
+	return uapiLineEvent{
+		timestamp: order.Uint64(b[unsafe.Offsetof(uapiLineEvent{}.timestamp):]),
+		id:        order.Uint32(b[unsafe.Offsetof(uapiLineEvent{}.id):]),
+		number:    order.Uint32(b[unsafe.Offsetof(uapiLineEvent{}.number):]),
+	}
+}
+
+// debounceValue puts the 32 bits of a debounce period where they lie in the union of 64.
+func debounceValue(period time.Duration) uint64 {
+	var union [8]byte
+	binary.NativeEndian.PutUint32(union[:], uint32(min(max(period.Microseconds(), 1), math.MaxUint32)))
+	return binary.NativeEndian.Uint64(union[:])
+}
 
 // The request numbers hold the size of the structure, which is the same on every machine. These lines do not compile
 // where the compiler lays a structure out otherwise than the kernel does.

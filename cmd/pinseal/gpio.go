@@ -138,9 +138,8 @@ func pullOf(word string) gpio.Pull {
 
 func watch(ctx context.Context, std streams, name string, line gpio.InputLine) error {
 	level, err := line.Level()
-	for err == nil {
-		fmt.Fprintf(std.out, "%s %s %s\n", time.Now().Format("15:04:05.000000"), name, strings.ToLower(level.String()))
-		level, err = line.WaitEdge(ctx)
+	for edge := (gpio.Edge{Level: level, At: time.Now()}); err == nil; edge, err = line.WaitEdge(ctx) {
+		fmt.Fprintf(std.out, "%s %s %s\n", edge.At.Format("15:04:05.000000"), name, strings.ToLower(edge.Level.String()))
 	}
 	if errors.Is(err, context.Canceled) { // a signal is how watching ends
 		return nil

@@ -198,10 +198,14 @@ func (s suite) edges() {
 	for _, want := range []gpio.Level{gpio.High, gpio.Low, gpio.High, gpio.Low} {
 		s.Drive(s.T, buttonLine, want)
 		ctx, cancel := context.WithTimeout(s.Context(), edgeTimeout)
+		before := time.Now()
 		got, err := line.WaitEdge(ctx)
 		cancel()
-		if err != nil || got != want {
-			s.Fatalf("edge to %v: got %v, %v", want, got, err)
+		if err != nil || got.Level != want || got.Lost > 0 {
+			s.Fatalf("edge to %v: got %+v, %v", want, got, err)
+		}
+		if age := before.Sub(got.At); age > edgeTimeout || time.Since(got.At) < 0 {
+			s.Errorf("edge to %v at %v, it was %v", want, got.At, before)
 		}
 		s.wantLevel(line, want)
 	}
@@ -351,7 +355,7 @@ func (s suite) wantNoEdge(line gpio.InputLine) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
 	cancel()
-	if level, err := line.WaitEdge(ctx); !errors.Is(err, context.Canceled) {
-		s.Fatalf("an edge to %v that was none: %v", level, err)
+	if edge, err := line.WaitEdge(ctx); !errors.Is(err, context.Canceled) {
+		s.Fatalf("an edge to %v that was none: %v", edge.Level, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"pinseal/gpio"
 )
@@ -176,7 +177,7 @@ func (c *Chip) Drive(name string, level gpio.Level) {
 		}
 		l.drive(level)
 		if l.holder != nil {
-			l.holder.edges = append(l.holder.edges, l.level)
+			l.holder.edges = append(l.holder.edges, gpio.Edge{Level: l.level, At: time.Now()})
 		}
 		c.record(l, Moved)
 	})
@@ -243,7 +244,7 @@ func (l *line) drive(level gpio.Level) {
 type claim struct {
 	chip   *Chip
 	line   *line
-	edges  []gpio.Level // not yet returned by WaitEdge
+	edges  []gpio.Edge // not yet returned by WaitEdge
 	closed bool
 }
 
@@ -276,31 +277,31 @@ func (h *claim) Level() (gpio.Level, error) {
 }
 
 // WaitEdge implements gpio.InputLine.
-func (h *claim) WaitEdge(ctx context.Context) (gpio.Level, error) {
+func (h *claim) WaitEdge(ctx context.Context) (gpio.Edge, error) {
 	for {
-		level, there, changed, err := h.nextEdge()
+		edge, there, changed, err := h.nextEdge()
 		if there || err != nil {
-			return level, err
+			return edge, err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return gpio.Low, ctx.Err()
+			return gpio.Edge{}, ctx.Err()
 		}
 	}
 }
 
-func (h *claim) nextEdge() (level gpio.Level, there bool, changed <-chan struct{}, err error) {
+func (h *claim) nextEdge() (edge gpio.Edge, there bool, changed <-chan struct{}, err error) {
 	h.chip.mu.Lock()
 	defer h.chip.mu.Unlock()
 	if h.closed {
-		return gpio.Low, false, nil, os.ErrClosed
+		return gpio.Edge{}, false, nil, os.ErrClosed
 	}
 	if len(h.edges) == 0 {
-		return gpio.Low, false, h.chip.changed, nil
+		return gpio.Edge{}, false, h.chip.changed, nil
 	}
-	level, h.edges = h.edges[0], h.edges[1:]
-	return level, true, nil, nil
+	edge, h.edges = h.edges[0], h.edges[1:]
+	return edge, true, nil, nil
 }
 
 // Close implements gpio.OutputLine and gpio.InputLine.
