@@ -173,6 +173,13 @@ func readMessage(d *jsontext.Decoder, b []byte) ([]byte, error) {
 	return b[end-len(value) : end : end], nil
 }
 
+// ValidMessage reports whether value can be the msg of a sealed message: one
+// strict JSON value (RFC 7493), not null, at most 16 deep.
+func ValidMessage(value []byte) bool {
+	v := jsontext.Value(value)
+	return v.IsValid() && v.Kind() != jsontext.KindNull && depth(value) <= maxDepth
+}
+
 // depth counts how many arrays and objects are open at once in a valid JSON
 // value: 0 for a string or number, 1 for [].
 func depth(value []byte) int {

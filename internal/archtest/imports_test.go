@@ -54,6 +54,7 @@ func table() []row {
 		{"signing", nil, []string{secp256k1, jsontext}},
 		{"signing/sequence", []string{"signing", "internal/atomicfile"}, []string{sys}},
 		{"signing/replay", []string{"signing", "internal/atomicfile"}, []string{bbolt}},
+		{"signing/encryption", []string{"signing"}, []string{jsontext}},
 		{"signing/boxtec", []string{"signing"}, []string{secp256k1}},
 		{"signing/internal/vectors", []string{"signing"}, nil},
 		{"signing/internal/vectorgen", []string{"signing", "signing/internal/vectors"}, []string{jsontext}},

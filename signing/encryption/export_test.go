@@ -1,0 +1,31 @@
+package encryption
+
+import "io"
+
+// EncryptWith is Encrypt with a source of random bytes, for vectors.
+func EncryptWith(random io.Reader, to []Recipient, b Binding, value []byte) ([]byte, error) {
+	return encrypt(random, to, b, value)
+}
+
+// WrapKey and UnwrapKey are RFC 3394's.
+func WrapKey(key, plain []byte) []byte              { return wrapKey(key, plain) }
+func UnwrapKey(key, wrapped []byte) ([]byte, error) { return unwrapKey(key, wrapped) }
+
+// EncryptAny encrypts what Encrypt refuses, as a careless or malicious signer might.
+func EncryptAny(random io.Reader, to []Recipient, header, content []byte) ([]byte, error) {
+	return encryptAny(random, to, header, content)
+}
+
+// Steps are what k computes from a message with one recipient: the agreed secret, the key made of it, the content key.
+func Steps(k *PrivateKey, msg []byte) (secret, agreed, content []byte, err error) {
+	e, err := parseEnvelope(msg)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if secret, err = k.key.ECDH(e.recipients[0].ephemeral); err != nil {
+		return nil, nil, nil, err
+	}
+	agreed = agreedKey(secret)
+	content, err = unwrapKey(agreed, e.recipients[0].wrapped)
+	return secret, agreed, content, err
+}
