@@ -16,7 +16,12 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=auto -tags nethttpomithttp2 -trimpath 
 DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
 	python3-yaml dosfstools mtools e2fsprogs busybox-static \
 	python3-cryptography jose openssl curl stunnel4 systemd gcc libc6-dev fish zsh \
-	lintian man-db binutils
+	lintian man-db binutils nodejs $(shell command -v npm >/dev/null || echo npm)
+# nodejs from elsewhere than Debian brings npm along.
+
+# mqtt.js, which npm writes down there when it is done.
+MQTTJS_DIR := cmd/pinseal/testdata/mqttjs
+MQTTJS := $(MQTTJS_DIR)/node_modules/.package-lock.json
 
 CROSS := cross-linux-amd64 cross-linux-arm64 cross-linux-arm-7 cross-linux-arm-6
 
@@ -94,13 +99,18 @@ proof: ## try what must never happen, and count (20 minutes)
 vulncheck: ## look for known vulnerabilities (needs the network)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
 
-tools: debian-packages $(GOLANGCI_LINT) ## install what the tests and the linters need
+tools: debian-packages $(GOLANGCI_LINT) $(MQTTJS) ## install what the tests and the linters need
 
 # The name carries the version, so another version is another file.
 $(GOLANGCI_LINT):
 	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION)'
 	@GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(TOOLS)/golangci-lint $@
+
+# The lock file has the digest of every file, and no host: npm's own setting says where from. No script of a package runs.
+$(MQTTJS): $(MQTTJS_DIR)/package-lock.json | debian-packages
+	@npm ci --prefix $(MQTTJS_DIR) --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
 
 # The tests start the programs they need themselves: the broker that Debian
 # starts on installation is stopped again, unless it was there before.

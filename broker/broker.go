@@ -29,7 +29,8 @@ type Broker struct {
 	sessions  sessions
 	journal   journal
 	buffers   sync.Pool
-	rates     sync.Map // identity: *rate.Limiter; as many as the authority has named
+	wsBuffers sync.Pool // of what is being written to a WebSocket
+	rates     sync.Map  // identity: *rate.Limiter; as many as the authority has named
 	started   atomic.Bool
 	ready     chan struct{}
 	stopping  chan struct{}

@@ -34,6 +34,11 @@ type Listener struct {
 	TLS *tls.Config
 	// Plain allows TLS to be nil: who is between a client and the broker can read and change everything.
 	Plain bool
+	// WebSocket expects MQTT in the messages of a WebSocket (RFC 6455), over TLS or without as the rest says.
+	WebSocket bool
+	// Origins are those of web pages that may connect to a WebSocket, such as "https://example.org"; "*" is every page.
+	// Pages from the broker's own address may, and programs that are no browsers.
+	Origins []string
 	// MaxConnections bounds the connections of this listener, beside Limits.MaxConnections; 0 does not.
 	MaxConnections int
 	// IgnoreCertificateName asks clients with a certificate for a user name and a password all the same.

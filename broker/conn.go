@@ -18,8 +18,9 @@ import (
 // conn is a connection from being accepted to its end. To mochi it is a net.Conn that only ever delivers well-formed
 // packets, whose writes never block and whose Close returns at once.
 type conn struct {
-	net.Conn // TLS over raw, or raw
+	net.Conn // raw, TLS over it, or a WebSocket over either
 	raw      net.Conn
+	tls      *tls.Conn // nil without TLS
 	broker   *Broker
 	listener *Listener // nil for connections made by Dial
 	address  netip.Addr
@@ -144,12 +145,12 @@ func (c *conn) dismiss(code packets.Code) {
 
 // acceptable reports whether the connection would still be let in, as far as certificates and logins are concerned.
 func (c *conn) acceptable(ok func(tls.ConnectionState) error) Reason {
-	p := c.peer.Load() // it is stored after Conn
+	p := c.peer.Load() // it is stored after tls
 	if p == nil {
 		return ReasonCertificate // its handshake may have begun before a change
 	}
-	if t, secure := c.Conn.(*tls.Conn); secure {
-		if state := t.ConnectionState(); len(state.PeerCertificates) > 0 && ok(state) != nil {
+	if c.tls != nil {
+		if state := c.tls.ConnectionState(); len(state.PeerCertificates) > 0 && ok(state) != nil {
 			return ReasonCertificate
 		}
 	}

@@ -12,7 +12,12 @@
 //     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
 //
-// What the package deliberately does not do yet: WebSockets, sessions that survive a restart.
+// What the package deliberately does not do yet: sessions that survive a restart.
+//
+// # WebSockets
+//
+// They are opened and read by gorilla/websocket, which both MQTT libraries bring along anyway. It stands where TLS
+// stands, below the strict check: limits, deadlines and certificates are the same as without.
 //
 // # Publishing that is refused
 //

@@ -106,38 +106,58 @@ func (b *Broker) recovered(c *conn) {
 	}
 }
 
-// handshake finds out who the client is. The connection made by Dial is the node itself.
+// handshake finds out who the client is, and puts TLS and WebSocket between it and us. The connection made by Dial is
+// the node itself.
 func (c *conn) handshake() error {
 	if c.listener == nil {
 		c.peer.Store(&peer{identity: c.broker.node, named: true})
 		return nil
 	}
-	if c.listener.TLS == nil {
-		c.peer.Store(&peer{})
-		return nil
-	}
-	t := tls.Server(c.raw, c.listener.TLS)
 	ctx, cancel := context.WithTimeout(context.Background(), c.broker.limits.ConnectTimeout)
 	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
-		return err
+	p := &peer{}
+	if c.listener.TLS != nil {
+		c.tls = tls.Server(c.raw, c.listener.TLS)
+		if err := c.tls.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		c.Conn = c.tls
+		var err error
+		if p, err = c.named(); err != nil {
+			return err
+		}
 	}
-	c.Conn = t
-	cs := t.ConnectionState()
+	if c.listener.WebSocket {
+		socket, err := c.upgrade(c.Conn)
+		if err != nil {
+			return err
+		}
+		c.Conn = socket
+		if deadline, ok := ctx.Deadline(); ok { // the upgrade takes them away
+			if err := c.raw.SetDeadline(deadline); err != nil {
+				return err
+			}
+		}
+	}
+	c.peer.Store(p)
+	return nil
+}
+
+// named is who the certificate says that the client is.
+func (c *conn) named() (*peer, error) {
+	cs := c.tls.ConnectionState()
 	verified := len(cs.PeerCertificates) > 0 && len(cs.VerifiedChains) > 0
 	switch l := c.listener; {
 	case !verified && (len(cs.PeerCertificates) > 0 || !l.AllowAnonymous && l.Authenticate == nil):
-		return errors.New("no verified client certificate")
+		return nil, errors.New("no verified client certificate")
 	case !verified || l.IgnoreCertificateName:
-		c.peer.Store(&peer{})
-		return nil
+		return &peer{}, nil
 	}
 	identity, err := pki.Identity(cs.PeerCertificates[0])
 	if err == nil && identity == c.broker.node {
 		err = errNodeName
 	}
-	c.peer.Store(&peer{identity: identity, named: true, err: err})
-	return nil
+	return &peer{identity: identity, named: true, err: err}, nil
 }
 
 func (b *Broker) frameLimits() frame.Limits {

@@ -16,6 +16,7 @@ const (
 	ReasonTooManyConnections   Reason = "too-many-connections"    // the caps on connections
 	ReasonDisplaced            Reason = "displaced"               // the oldest silent connection made room for a new one
 	ReasonHandshake            Reason = "handshake"               // TLS failed: no certificate, a foreign one, an expired one
+	ReasonOrigin               Reason = "origin-not-allowed"      // a web page that is not in Listener.Origins
 	ReasonTimeout              Reason = "timeout"                 // no CONNECT in time, or silence beyond the keep alive
 	ReasonMalformed            Reason = "malformed"               // a packet that the protocol forbids
 	ReasonTooLarge             Reason = "packet-too-large"        // a packet above MaxPacketBytes
@@ -46,7 +47,7 @@ const (
 // Reasons lists every Reason.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
+		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,

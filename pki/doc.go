@@ -10,8 +10,8 @@
 //
 // Every validity check uses a time the caller gives, because a Raspberry Pi may
 // boot in the past: the caller's clock has a floor. The system clock is never
-// read. There is no session resumption: each connection is judged in full
-// against the files as they were last loaded.
+// read. A TLS session that is resumed is judged as any other connection, against
+// the files as they were last loaded; after they were loaded none is resumed.
 //
 // Revocation lists and enrolment are not here yet.
 package pki

@@ -38,7 +38,8 @@ func LoadServer(f Files, minVersion uint16, now func() time.Time) (*Server, erro
 	return s, nil
 }
 
-// Reload reads the files again. New handshakes use what it found; on error
+// Reload reads the files again. New handshakes use what it found, and sessions
+// from before are not resumed; on error
 // everything stays as it was. Established connections are not touched: judge
 // them with [Server.Check].
 func (s *Server) Reload() error {
@@ -58,6 +59,11 @@ func (s *Server) Reload() error {
 	// Runs beside crypto/tls's own verification, because this is the one hook
 	// that a resumed session cannot get past.
 	config.VerifyConnection = s.Check
+	// A ticket is sealed with keys of this very configuration, which go with it:
+	// after a reload every client shows its certificate again.
+	config.SessionTicketsDisabled = false
+	config.WrapSession = config.EncryptTicket
+	config.UnwrapSession = config.DecryptTicket
 	s.current.Store(config)
 	return nil
 }
@@ -67,7 +73,7 @@ func (s *Server) base() *tls.Config {
 	return &tls.Config{
 		MinVersion: s.minVersion,
 		ClientAuth: tls.RequireAndVerifyClientCert,
-		// A ticket would let a client in on what was true when it was issued.
+		// Tickets are for a configuration that judges what is resumed.
 		SessionTicketsDisabled: true,
 		Time:                   s.now,
 	}
@@ -75,7 +81,8 @@ func (s *Server) base() *tls.Config {
 
 // Config returns the configuration for listeners. Each handshake uses the
 // files as last loaded. Clients must present a certificate that chains to the
-// CA, allows clientAuth, is valid now, and names a valid [Identity].
+// CA, allows clientAuth, is valid now, and names a valid [Identity]. So must
+// the certificate of a session that is resumed.
 func (s *Server) Config() *tls.Config {
 	config := s.base()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

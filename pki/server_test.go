@@ -74,16 +74,13 @@ func TestServerRefusesClients(t *testing.T) {
 }
 
 // Each side has a clock of its own, and each judges the other by it.
-// Without a certificate a client gets in; a bad one is still refused, and no session is resumed.
+// Without a certificate a client gets in; a bad one is still refused.
 func TestOptionalConfig(t *testing.T) {
 	t.Parallel()
 	f, authority := newFixture(t), newAuthority(t)
 	foreign := issueClient(t, authority, t.TempDir(), "sensor-1", now)
 	foreign.CA = f.client.CA
 	config := loadServer(t, f.server, now).OptionalConfig()
-	if !config.SessionTicketsDisabled {
-		t.Error("sessions could be resumed")
-	}
 	for _, tt := range []struct {
 		name   string
 		client *tls.Config
@@ -221,32 +218,68 @@ func replace(t *testing.T, a, b pki.Files) {
 	}
 }
 
-func TestNoSessionIsResumed(t *testing.T) {
+// A session is resumed until the files are read again, or its certificate has expired.
+func TestSessionsAreResumed(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		server, err := pki.LoadServer(f.server, tls.VersionTLS12, at(now))
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := server.Config() // one for both: ticket keys belong to it
-		client := clientConfig(t, f.client, now)
-		client.MinVersion, client.MaxVersion = version, version
-		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		for range 2 {
-			got, err := connect(t, config, client)
-			if err != nil || got.err != nil {
-				t.Fatal(err, got.err)
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			var clock atomic.Pointer[time.Time]
+			clock.Store(&now)
+			server, err := pki.LoadServer(f.server, tls.VersionTLS12, func() time.Time { return *clock.Load() })
+			if err != nil {
+				t.Fatal(err)
 			}
-			if got.state.DidResume {
-				t.Errorf("%s: session resumed", tls.VersionName(version))
+			required, optional := server.Config(), server.OptionalConfig()
+			client := clientConfig(t, f.client, now)
+			client.MinVersion, client.MaxVersion = version, version
+			client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			step := func(what string, config *tls.Config, resumed bool) {
+				t.Helper()
+				got, err := connect(t, config, client)
+				if err != nil || got.err != nil {
+					t.Fatal(what, err, got.err)
+				}
+				if got.state.DidResume != resumed || len(got.state.PeerCertificates) == 0 || len(got.state.VerifiedChains) == 0 {
+					t.Errorf("%s: resumed %v, want %v, with the client's certificate", what, got.state.DidResume, resumed)
+				}
 			}
-		}
+			step("first", required, false)
+			step("second", required, true)
+			step("at the other listener", optional, true)
+			if err := server.Reload(); err != nil {
+				t.Fatal(err)
+			}
+			step("after a reload", required, false)
+			step("then", required, true)
+			expired := now.AddDate(4, 0, 0)
+			clock.Store(&expired)
+			got, _ := connect(t, required, client)
+			wantError(t, got.err, "expired")
+		})
 	}
 }
 
-// Should someone enable tickets one day, the checks still run.
-func TestResumptionWouldBeChecked(t *testing.T) {
+// A session that got in without a certificate opens no door that asks for one.
+func TestResumedWithoutCertificate(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	server := loadServer(t, f.server, now)
+	client := clientConfig(t, pki.Files{CA: f.client.CA}, now)
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for _, resumed := range []bool{false, true} {
+		got, err := connect(t, server.OptionalConfig(), client)
+		if err != nil || got.err != nil || got.state.DidResume != resumed {
+			t.Fatalf("client %v, server %v, resumed %v, want %v", err, got.err, got.state.DidResume, resumed)
+		}
+	}
+	got, _ := connect(t, server.Config(), client)
+	wantError(t, got.err, "didn't provide a certificate")
+}
+
+// Even with keys that outlive a reload, what is resumed is judged by what holds now.
+func TestResumedIsJudged(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	var clock atomic.Pointer[time.Time]
@@ -260,7 +293,6 @@ func TestResumptionWouldBeChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	tickets := inner.Clone()
-	tickets.SessionTicketsDisabled = false
 	client := clientConfig(t, f.client, now)
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	for _, resumed := range []bool{false, true} {

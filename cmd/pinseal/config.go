@@ -75,6 +75,8 @@ type listenerConfig struct {
 	Address            listenAddress `toml:"address"`
 	TLS                *bool         `toml:"tls"` // nil: true, but for a Unix socket
 	AllowPlain         bool          `toml:"allow_plain"`
+	WebSocket          bool          `toml:"websocket"`
+	Origins            []webOrigin   `toml:"origins"`
 	MaxConnections     limit         `toml:"max_connections"`
 	MinTLS             tlsVersion    `toml:"min_tls"`
 	RequireCertificate *bool         `toml:"require_certificate"`      // nil: true

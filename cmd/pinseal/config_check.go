@@ -65,6 +65,8 @@ func (c *config) checkListeners(data []byte) error {
 			return at(data, place{"listener", i, "tls"}, "%s is not a loopback address, and without TLS anybody on the way can read and change everything: write allow_plain = true if it shall be so", l.Address)
 		case !l.tls() && l.RequireCertificate != nil && *l.RequireCertificate:
 			return at(data, place{"listener", i, "require_certificate"}, "without TLS there are no certificates")
+		case len(l.Origins) > 0 && !l.WebSocket:
+			return at(data, place{"listener", i, "origins"}, "origins are those of web pages, which need websocket = true")
 		case l.requiresCertificate() && l.AllowAnonymous && l.certificateIsName():
 			return at(data, place{"listener", i, "allow_anonymous"}, "who must have a certificate is not anonymous: remove either, or set use_identity_as_username = false")
 		case !l.AllowAnonymous && !c.takesPasswords() && !l.certificateIsName():

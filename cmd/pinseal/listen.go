@@ -2,10 +2,23 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 )
+
+// webOrigin is where a web page comes from, as browsers write it (RFC 6454): SCHEME://HOST[:PORT]; or "*".
+type webOrigin string
+
+func (o webOrigin) check() error {
+	u, err := url.Parse(string(o))
+	if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != string(o)) {
+		return fmt.Errorf(`%q is not an origin, such as "https://example.org:8080", nor "*"`, o)
+	}
+	return nil
+}
 
 // socketMode lets the owner and the group of the node's process connect to a Unix socket.
 const socketMode = 0o660
@@ -40,6 +53,10 @@ func (l listenerConfig) scheme() string {
 	switch {
 	case l.Address.unix():
 		return "unix:"
+	case l.WebSocket && l.tls():
+		return "wss://"
+	case l.WebSocket:
+		return "ws://"
 	case l.tls():
 		return "mqtts://"
 	}

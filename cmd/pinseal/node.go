@@ -148,6 +148,7 @@ func (n *node) openBroker() (err error) {
 		listener := broker.Listener{
 			Name: string(l.Address), Net: n.sockets[i], Plain: !l.tls(), MaxConnections: int(l.MaxConnections), ClientIDIsIdentity: l.ClientIDIsIdentity,
 			IgnoreCertificateName: !l.certificateIsName(), AllowAnonymous: l.AllowAnonymous,
+			WebSocket: l.WebSocket, Origins: strs(l.Origins),
 		}
 		switch {
 		case l.requiresCertificate():

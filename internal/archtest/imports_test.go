@@ -22,6 +22,7 @@ const (
 	bbolt     = "go.etcd.io/bbolt"
 	dbus      = "github.com/godbus/dbus/v5"
 	diskfs    = "github.com/diskfs/go-diskfs"
+	gorilla   = "github.com/gorilla/websocket"
 	goSystemd = "github.com/coreos/go-systemd/v22"
 	gpioioctl = "periph.io/x/host/v3/gpioioctl" // in tests only; never its parent: host.Init maps /dev/mem
 	jsontext  = "github.com/go-json-experiment/json/jsontext"
@@ -61,7 +62,7 @@ func table() []row {
 		{"pki", nil, nil},
 		{"gpio", nil, []string{periph, sys}},
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},
-		{"broker", []string{"pki", "broker/internal/frame"}, []string{mochi, rate}},
+		{"broker", []string{"pki", "broker/internal/frame"}, []string{gorilla, mochi, rate}},
 		{"broker/auth", []string{"pki"}, []string{argon2}},
 		{"broker/internal/frame", nil, nil},
 		{"agent", []string{"signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
