@@ -193,7 +193,8 @@ func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
 // SetPolicy replaces the policy. Subscriptions that it does not allow end, and messages on the way to them are dropped.
-// MQTT has no way to tell a client so. Wills that were accepted are judged again when they are due.
+// MQTT has no way to tell a client so. Wills that were accepted are judged again when they are due. Whoever is denied
+// loses everything: connections, sessions, wills, retained messages, and the messages that wait for others.
 func (b *Broker) SetPolicy(p *Policy) error {
 	compiled, err := compile(p, b.node)
 	if err != nil {
@@ -204,6 +205,7 @@ func (b *Broker) SetPolicy(p *Policy) error {
 		b.endSubscriptions(cl)
 	}
 	b.judgeDelayedWills()
+	b.expel()
 	return nil
 }
 

@@ -98,6 +98,9 @@ func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusa
 			return r
 		}
 	}
+	if h.broker.policy.Load().denied[c.identity()] {
+		return &refusal{ReasonRevoked, packets.ErrNotAuthorized, c.identity()}
+	}
 	if id != "" && c.listener != nil && c.listener.ClientIDIsIdentity && id != c.identity() {
 		return &refusal{ReasonClientID, packets.ErrClientIdentifierNotValid, fmt.Sprintf("client id %.64q", id)}
 	}
@@ -156,6 +159,9 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	c.admit()
 	c.inflightBytes.Store(inflightBytes(cl))
 	h.broker.endSubscriptions(cl) // the policy may have changed while the session had no connection
+	if h.broker.policy.Load().denied[c.identity()] {
+		c.kick(ReasonRevoked, packets.ErrNotAuthorized) // since OnConnect
+	}
 	h.broker.connected(c, cl.ID)
 }
 

@@ -148,7 +148,8 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 
 // OnPublish drops what readPublish refused; mochi acknowledges it.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if c := connOf(cl); c == nil || c.request.denied != "" {
+	c := connOf(cl)
+	if c == nil || c.request.denied != "" || h.broker.policy.Load().denied[c.identity()] { // denied since readPublish
 		return pk, packets.CodeSuccessIgnore
 	}
 	return pk, nil

@@ -18,6 +18,9 @@ type Policy struct {
 	Reserved []string
 	// NoRetain lists the filters on which a retained publish is refused, whoever sends it.
 	NoRetain []string
+	// Denied lists identities that may do nothing, whatever the rules say: they are not let in, however they log in, and
+	// what they have here ends. See [Broker.SetPolicy].
+	Denied []string
 }
 
 // Rule allows one identity to publish and subscribe.
@@ -76,6 +79,7 @@ type policy struct {
 	file     *ACLFile
 	reserved []string
 	noRetain []string
+	denied   map[string]bool
 }
 
 // grants is what one client may do under one policy.
@@ -114,12 +118,20 @@ func compile(p *Policy, node string) (*policy, error) {
 	if err := checkFilters(slices.Concat(p.Reserved, p.NoRetain)); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
+	denied := map[string]bool{}
+	for _, identity := range p.Denied {
+		if identity == node {
+			return nil, errors.New("policy: the node itself cannot be denied")
+		}
+		denied[identity] = true
+	}
 	return &policy{
 		node:     node,
 		rules:    slices.Clone(p.Rules),
 		file:     p.ACLFile,
 		reserved: slices.Clone(p.Reserved),
 		noRetain: slices.Clone(p.NoRetain),
+		denied:   denied,
 	}, nil
 }
 
@@ -137,6 +149,9 @@ func checkFilters(filters []string) error {
 
 func (p *policy) grants(identity, clientID string) *grants {
 	g := &grants{policy: p, isNode: identity == p.node}
+	if p.denied[identity] {
+		return g
+	}
 	if g.isNode {
 		own := Rule{Source: "the node itself"}
 		g.publish, g.subscribe = expand(p.reserved, own, ""), expand([]string{"#"}, own, "")

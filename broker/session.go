@@ -81,7 +81,7 @@ func (b *Broker) release(c *conn) {
 		return
 	}
 	keep := b.keepFor(cl)
-	if keep == 0 {
+	if keep == 0 || b.policy.Load().denied[c.identity()] {
 		b.forget(cl)
 		return
 	}

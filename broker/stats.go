@@ -39,6 +39,7 @@ const (
 	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate
 	ReasonSlow                 Reason = "slow"                    // a client that did not read within WriteTimeout
 	ReasonCertificate          Reason = "certificate"             // a certificate that is no longer accepted
+	ReasonRevoked              Reason = "revoked"                 // an identity that Policy.Denied names
 	ReasonTakenOver            Reason = "taken-over"              // the same client connected again
 	ReasonDisconnected         Reason = "disconnected"            // Disconnect was called
 	ReasonPanic                Reason = "panic"                   // a defect; the connection was given up
@@ -50,7 +51,7 @@ func Reasons() []Reason {
 		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
-		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
+		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonRevoked, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
 

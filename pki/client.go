@@ -28,7 +28,7 @@ func ClientConfig(f Files, serverName string, now func() time.Time) (*tls.Config
 		if err != nil {
 			return nil, err
 		}
-		config.RootCAs = roots
+		config.RootCAs = pool(roots)
 	}
 	if f.Certificate != "" {
 		own, err := loadCertificate(f, x509.ExtKeyUsageClientAuth, now())

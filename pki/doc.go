@@ -13,5 +13,6 @@
 // read. A TLS session that is resumed is judged as any other connection, against
 // the files as they were last loaded; after they were loaded none is resumed.
 //
-// Revocation lists and enrolment are not here yet.
+// Revocation is a [DenyList] of our own and the revocation lists of whatever
+// authority (RFC 5280 section 5). Enrolment is not here yet.
 package pki

@@ -86,7 +86,7 @@ func explainAlert(err error) (problem, hint string) {
 		{"tls: unknown certificate authority", "the server does not know the authority of your certificate", newCertificate},
 		{"tls: expired certificate", "the server says that your certificate has expired", newCertificate + ", and check the server's clock"},
 		{"tls: revoked certificate", "the server says that your certificate is revoked", newCertificate},
-		{"tls: bad certificate", "the server refused your certificate", "it must allow clientAuth and its common name must match [A-Za-z0-9_-]{1,64}"},
+		{"tls: bad certificate", "the server refused your certificate", "it was revoked, or its common name does not match [A-Za-z0-9_-]{1,64}, or it does not allow clientAuth"},
 		{"tls: unsupported certificate", "the server refused your certificate", "it must allow clientAuth"},
 		{"tls: handshake failure", "the server refused the handshake", "it may want a client certificate (--cert and --key), or TLS settings you do not have"},
 		{"tls: protocol version not supported", "the server and you have no TLS version in common", "TLS 1.3 is the default; TLS 1.2 must be allowed explicitly"},

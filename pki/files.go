@@ -16,6 +16,8 @@ type Files struct {
 	Certificate string // own certificate first, then intermediates if any
 	Key         string // the private key of the first certificate
 	CA          string // one or more authorities whose certificates the other side must have
+	CRL         string // revocation lists of these authorities; "" for none. Servers only
+	Denied      string // a [DenyList], which need not exist; "" for none. Servers only
 }
 
 // FileError says which file cannot be used, why, and what may cure it.
@@ -98,18 +100,16 @@ func usageName(usage x509.ExtKeyUsage) string { return role(usage) + "Auth" }
 
 // loadRoots reads the authorities to trust. An expired one beside a valid one
 // is normal while an authority is replaced; only expired ones are an error.
-func loadRoots(path string, now time.Time) (*x509.CertPool, error) {
+func loadRoots(path string, now time.Time) ([]*x509.Certificate, error) {
 	certs, err := readCertificates(path)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
 	var last time.Time
 	for _, cert := range certs {
 		if err := checkAuthority(cert); err != nil {
 			return nil, &FileError{path, err, "give the certificate of the authority that issued the peers' certificates"}
 		}
-		pool.AddCert(cert)
 		if cert.NotAfter.After(last) {
 			last = cert.NotAfter
 		}
@@ -120,7 +120,20 @@ func loadRoots(path string, now time.Time) (*x509.CertPool, error) {
 			"make a new authority and issue every certificate again; if the date is wrong, set this machine's clock",
 		}
 	}
-	return pool, nil
+	return certs, nil
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func readCertificates(path string) ([]*x509.Certificate, error) {

@@ -48,10 +48,39 @@ func FuzzParseCertificates(f *testing.F) {
 	})
 }
 
+// What was understood of a deny list is written and understood again.
+func FuzzParseDenyList(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := pki.ParseDenyList(data)
+		if err != nil {
+			return
+		}
+		again, err := pki.ParseDenyList(list.Text())
+		if err != nil || string(again.Text()) != string(list.Text()) {
+			t.Fatalf("%v: read again:\n%swant:\n%s", err, again.Text(), list.Text())
+		}
+	})
+}
+
+// A list that was parsed says until when it is good.
+func FuzzParseRevocationLists(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lists, err := pki.ParseRevocationLists(data)
+		if (err == nil) != (len(lists) > 0) {
+			t.Fatalf("%d lists, error %v", len(lists), err)
+		}
+		for _, list := range lists {
+			if list.NextUpdate.IsZero() {
+				t.Fatal("a list without an end")
+			}
+		}
+	})
+}
+
 // Without seeds a fuzz target silently tests nothing in an ordinary run.
 func TestFuzzTargetsHaveSeeds(t *testing.T) {
 	t.Parallel()
-	for target, atLeast := range map[string]int{"FuzzParseKey": 8, "FuzzParseCertificates": 6} {
+	for target, atLeast := range map[string]int{"FuzzParseKey": 8, "FuzzParseCertificates": 6, "FuzzParseDenyList": 5, "FuzzParseRevocationLists": 4} {
 		seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", target))
 		if err != nil || len(seeds) < atLeast {
 			t.Errorf("%s has %d seeds, want at least %d (%v)", target, len(seeds), atLeast, err)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,10 +17,18 @@ type Server struct {
 	minVersion uint16
 	now        func() time.Time
 	// current is replaced as a whole, so a handshake sees one consistent set.
-	current atomic.Pointer[tls.Config]
+	current atomic.Pointer[loaded]
+	loading sync.Mutex // one at a time
 }
 
-// LoadServer reads the three files of a server. minVersion is
+// loaded is what was read from the files.
+type loaded struct {
+	config      *tls.Config
+	authorities []*x509.Certificate
+	revoked     *revocations
+}
+
+// LoadServer reads the files of a server. minVersion is
 // [tls.VersionTLS13], or [tls.VersionTLS12] for old clients; 0 is TLS 1.3. now
 // must be safe for concurrent use; it judges every certificate. Errors about a
 // file are a [*FileError].
@@ -43,6 +52,8 @@ func LoadServer(f Files, minVersion uint16, now func() time.Time) (*Server, erro
 // everything stays as it was. Established connections are not touched: judge
 // them with [Server.Check].
 func (s *Server) Reload() error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	now := s.now()
 	own, err := loadCertificate(s.files, x509.ExtKeyUsageServerAuth, now)
 	if err != nil {
@@ -52,9 +63,13 @@ func (s *Server) Reload() error {
 	if err != nil {
 		return err
 	}
+	revoked, err := loadRevocations(s.files, roots)
+	if err != nil {
+		return err
+	}
 	config := s.base()
 	config.Certificates = []tls.Certificate{*own}
-	config.ClientCAs = roots
+	config.ClientCAs = pool(roots)
 	config.Time = notBefore(s.now, own.Leaf)
 	// Runs beside crypto/tls's own verification, because this is the one hook
 	// that a resumed session cannot get past.
@@ -64,7 +79,35 @@ func (s *Server) Reload() error {
 	config.SessionTicketsDisabled = false
 	config.WrapSession = config.EncryptTicket
 	config.UnwrapSession = config.DecryptTicket
-	s.current.Store(config)
+	s.current.Store(&loaded{config, roots, revoked})
+	return nil
+}
+
+// ReloadRevocations reads only the deny list and the revocation lists again,
+// and does what [Server.Reload] does: whatever may be wrong with the other
+// files does not keep a revocation from taking effect.
+func (s *Server) ReloadRevocations() error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	current := *s.current.Load()
+	revoked, err := loadRevocations(s.files, current.authorities)
+	if err != nil {
+		return err
+	}
+	current.revoked = revoked
+	s.current.Store(&current)
+	return nil
+}
+
+// CheckLists reports a revocation list that is over, because of which whoever
+// its authority has certified is refused.
+func (s *Server) CheckLists() error {
+	current := s.current.Load()
+	for _, list := range current.revoked.lists {
+		if err := list.over(current.config.Time()); err != nil {
+			return &FileError{s.files.CRL, err, "fetch the present list of that authority, then: systemctl reload pinseal"}
+		}
+	}
 	return nil
 }
 
@@ -81,12 +124,12 @@ func (s *Server) base() *tls.Config {
 
 // Config returns the configuration for listeners. Each handshake uses the
 // files as last loaded. Clients must present a certificate that chains to the
-// CA, allows clientAuth, is valid now, and names a valid [Identity]. So must
-// the certificate of a session that is resumed.
+// CA, allows clientAuth, is valid now, is not revoked, and names a valid
+// [Identity]. So must the certificate of a session that is resumed.
 func (s *Server) Config() *tls.Config {
 	config := s.base()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return s.current.Load(), nil
+		return s.current.Load().config, nil
 	}
 	return config
 }
@@ -97,7 +140,7 @@ func (s *Server) OptionalConfig() *tls.Config {
 	config := s.base()
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		current := s.current.Load().Clone()
+		current := s.current.Load().config.Clone()
 		current.ClientAuth = tls.VerifyClientCertIfGiven
 		current.VerifyConnection = func(cs tls.ConnectionState) error {
 			if len(cs.PeerCertificates) == 0 {
@@ -121,17 +164,19 @@ func (s *Server) Check(cs tls.ConnectionState) error {
 	if err != nil {
 		return err
 	}
-	config := s.current.Load()
+	current := s.current.Load()
+	now := current.config.Time()
 	options := x509.VerifyOptions{
-		Roots:         config.ClientCAs,
-		Intermediates: x509.NewCertPool(),
-		CurrentTime:   config.Time(),
+		Roots:         current.config.ClientCAs,
+		Intermediates: pool(cs.PeerCertificates[1:]),
+		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	for _, cert := range cs.PeerCertificates[1:] {
-		options.Intermediates.AddCert(cert)
+	chains, err := leaf.Verify(options)
+	if err == nil {
+		err = current.revoked.check(chains, now)
 	}
-	if _, err := leaf.Verify(options); err != nil {
+	if err != nil {
 		return fmt.Errorf("certificate of %s: %w", name, err)
 	}
 	return nil

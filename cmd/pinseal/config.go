@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"reflect"
 
+	"pinseal/pki"
+
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -31,6 +33,7 @@ type config struct {
 	ACL       []aclRule        `toml:"acl"`
 
 	source source
+	denied *pki.DenyList // nil denies nobody
 }
 
 // source is where a configuration was read from.
@@ -52,6 +55,7 @@ type tlsConfig struct {
 	CA          string `toml:"ca"`
 	Certificate string `toml:"certificate"`
 	Key         string `toml:"key"`
+	CRL         string `toml:"crl"` // revocation lists of the authorities in CA
 }
 
 type agentConfig struct {
@@ -193,7 +197,7 @@ func parseConfig(data []byte) (*config, error) {
 
 // resolve makes every path absolute to the folder of the configuration.
 func (c *config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile} {
+	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

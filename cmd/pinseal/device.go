@@ -14,7 +14,9 @@ import (
 )
 
 type deviceCmd struct {
-	Add deviceAddCmd `cmd:"" help:"Make a device's certificate and keys and write them as one bundle."`
+	Add    deviceAddCmd    `cmd:"" help:"Make a device's certificate and keys and write them as one bundle."`
+	List   deviceListCmd   `cmd:"" help:"List the devices that have had a certificate, and whether it is good."`
+	Revoke deviceRevokeCmd `cmd:"" help:"Let a device in no longer, now and for good: a lost or a stolen one."`
 }
 
 type deviceAddCmd struct {
@@ -43,6 +45,9 @@ func (c *deviceAddCmd) Run(std streams) error {
 		return err
 	}
 	if err := files.create(); err != nil {
+		return err
+	}
+	if err := admit(l, c.Name); err != nil {
 		return err
 	}
 	if err := c.permit(l, cfg); err != nil {

@@ -52,6 +52,9 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 		return "", err
 	}
 	n.config = cfg
+	if cfg.denied, err = readDenied(n.layout); err != nil {
+		return "", err
+	}
 	return n.layout.config, nil
 }
 
@@ -118,12 +121,18 @@ func (n *nodeChecks) certificateFiles() pki.Files {
 		Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
 		Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
 		CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
+		CRL:         n.config.TLS.CRL,
+		Denied:      n.layout.denied(),
 	}
 }
 
 func (n *nodeChecks) certificate(context.Context) (string, error) {
 	files := n.certificateFiles()
-	if _, err := pki.LoadServer(files, 0, time.Now); err != nil {
+	server, err := pki.LoadServer(files, 0, time.Now)
+	if err == nil {
+		err = server.CheckLists()
+	}
+	if err != nil {
 		return "", explainTLS(err)
 	}
 	return validity(files.Certificate)

@@ -38,6 +38,8 @@ func (l layout) caCert() string     { return filepath.Join(l.state, "pki", "ca.c
 func (l layout) caKey() string      { return filepath.Join(l.state, "pki", "ca.key") }
 func (l layout) brokerCert() string { return filepath.Join(l.state, "pki", "broker.crt") }
 func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "broker.key") }
+func (l layout) denied() string     { return filepath.Join(l.state, "pki", "denied") }
+func (l layout) crl() string        { return filepath.Join(l.state, "pki", "ca.crl") }
 func (l layout) issued() string     { return filepath.Join(l.state, "pki", "issued") }
 func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
@@ -76,7 +78,7 @@ func (l layout) signer(client string) string { return filepath.Join(l.signers, c
 
 // issuedCert is where the authority's copy of a certificate is kept.
 func (l layout) issuedCert(client string, at time.Time) string {
-	return filepath.Join(l.issued(), client+"-"+at.UTC().Format("20060102T150405Z")+".crt")
+	return filepath.Join(l.issued(), client+"-"+at.UTC().Format("20060102T150405.000Z")+".crt")
 }
 
 // withConfig is the layout with another configuration; signers/ lies beside it.

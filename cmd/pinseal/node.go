@@ -41,14 +41,15 @@ type node struct {
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
 	ready   chan struct{}
-	signers atomic.Int64 // how many there are
+	signers atomic.Int64           // how many there are
+	current atomic.Pointer[config] // as last loaded
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	n := &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
-	steps := []func() error{n.openControl, n.openClock, n.openOutputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -130,6 +131,8 @@ func (n *node) openListeners() error {
 			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
 			Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
 			CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
+			CRL:         n.config.TLS.CRL,
+			Denied:      n.layout.denied(),
 		}, uint16(l.MinTLS), n.clock.FloorNow)
 		if err != nil {
 			return explainTLS(err)
@@ -301,6 +304,9 @@ func (n *node) Reload() error {
 	if err != nil {
 		return err
 	}
+	if cfg.denied, err = readDenied(n.layout); err != nil {
+		return err
+	}
 	policy, err := cfg.agentPolicy(n.layout.signers)
 	if err != nil {
 		return err
@@ -331,6 +337,7 @@ func (n *node) Reload() error {
 		n.logins.set(newLogins) // before the sessions are judged by them
 		n.broker.Recheck(n.checkCertificate)
 	}
+	n.current.Store(cfg)
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	return nil
@@ -351,6 +358,8 @@ func (n *node) handleControl(words []string) error {
 	switch {
 	case len(words) == 1 && words[0] == "reload":
 		return n.Reload()
+	case len(words) == 1 && words[0] == "deny":
+		return n.Deny()
 	case len(words) == 2 && words[0] == "reset":
 		return n.replay.Reset(words[1])
 	default:

@@ -15,7 +15,7 @@ import (
 // brokerPolicy is who may publish and subscribe where, plus what holds whatever the rules say: the
 // node's own topics are the node's alone, and a command is never retained.
 func (c *config) brokerPolicy() (*broker.Policy, error) {
-	p := &broker.Policy{Reserved: ownTopics(string(c.Node))}
+	p := &broker.Policy{Reserved: ownTopics(string(c.Node)), Denied: c.deniedNames()}
 	if path := c.Auth.ACLFile; path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -84,6 +84,9 @@ func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
 	if err != nil {
 		return nil, withHint(err, "pinseal signer add NAME FILE puts a public key there")
 	}
+	if keyring, err = c.withoutDenied(keyring); err != nil {
+		return nil, err
+	}
 	p := &agent.Policy{Keyring: keyring, MaxAge: time.Duration(c.Agent.MaxAge), Rate: float64(c.Agent.Rate), Burst: int(c.Agent.Burst)}
 	for _, permit := range c.Permits {
 		p.Permits = append(p.Permits, agent.Permit{
@@ -94,6 +97,9 @@ func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
 		p.Telemetry = append(p.Telemetry, rule.expand(keyring)...)
 	}
 	for _, l := range c.Legacy {
+		if c.denies(string(l.Signer)) {
+			continue // it has no key any more, and that is no mistake
+		}
 		key, err := legacyKey(keyring, string(l.Signer))
 		if err != nil {
 			return nil, err

@@ -45,6 +45,13 @@ func (c *signerAddCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
+	denied, err := readDenied(l)
+	if err != nil {
+		return err
+	}
+	if _, is := denied.Since(c.Name); is {
+		return withHint(fmt.Errorf("%s was revoked, its keys are not trusted", c.Name), "admit it first: %s", c.command("device add "+c.Name))
+	}
 	var text []byte
 	if old, err := os.ReadFile(l.signer(c.Name)); err == nil {
 		text = old
@@ -184,7 +191,15 @@ type signerRevokeCmd struct {
 // Run remembers the keys as revoked, then takes them out of the trusted ones.
 func (c *signerRevokeCmd) Run(std streams) error {
 	l := c.layout()
-	keys, err := signerKeys(l, c.Name)
+	if err := revokeSigner(l, c.Name); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s is trusted no longer\n", c.Name)
+	return tellNode(std, l, c.dirFlag)
+}
+
+func revokeSigner(l layout, name string) error {
+	keys, err := signerKeys(l, name)
 	if err != nil {
 		return err
 	}
@@ -197,11 +212,10 @@ func (c *signerRevokeCmd) Run(std streams) error {
 			return err
 		}
 	}
-	if err := os.Remove(l.signer(c.Name)); err != nil {
+	if err := os.Remove(l.signer(name)); err != nil {
 		return fmt.Errorf("revoking: %w", err)
 	}
-	fmt.Fprintf(std.out, "%s is trusted no longer\n", c.Name)
-	return tellNode(std, l, c.dirFlag)
+	return nil
 }
 
 // revokedKey is where a revoked key is remembered, beside the trusted ones.

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+	"pinseal/signing"
+)
+
+// readDenied reads the deny list, which need not be there.
+func readDenied(l layout) (*pki.DenyList, error) {
+	data, err := os.ReadFile(l.denied())
+	if errors.Is(err, fs.ErrNotExist) {
+		return &pki.DenyList{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the deny list: %w", err)
+	}
+	list, err := pki.ParseDenyList(data)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("%s: %w", l.denied(), err), "mend the line, or restore the file from a backup; without the file nobody is denied")
+	}
+	return list, nil
+}
+
+// changeDenied changes the deny list. Whoever else does so at the same time waits.
+func changeDenied(l layout, change func(*pki.DenyList) error) error {
+	if _, err := makeFolder(filepath.Dir(l.denied())); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(l.denied()))
+	if err != nil {
+		return fmt.Errorf("opening the deny list's folder: %w", err)
+	}
+	defer folder.Close() //nolint:errcheck // opened for its lock only, which goes with it
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("locking the deny list: %w", err)
+	}
+	list, err := readDenied(l)
+	if err != nil {
+		return err
+	}
+	if err := change(list); err != nil {
+		return err
+	}
+	return atomicfile.Write(l.denied(), list.Text(), 0o644)
+}
+
+// admit lets a name in again that was denied: it has been given another certificate.
+func admit(l layout, name string) error {
+	list, err := readDenied(l)
+	if _, denied := list.Since(name); err != nil || !denied {
+		return err
+	}
+	return changeDenied(l, func(list *pki.DenyList) error {
+		list.Admit(name)
+		return nil
+	})
+}
+
+func (c *config) deniedNames() []string {
+	if c.denied == nil {
+		return nil
+	}
+	return c.denied.Names()
+}
+
+func (c *config) denies(name string) bool { return slices.Contains(c.deniedNames(), name) }
+
+// withoutDenied takes the keys of denied names out, should a file of theirs have been put back.
+func (c *config) withoutDenied(keyring *signing.Keyring) (*signing.Keyring, error) {
+	signers := slices.DeleteFunc(slices.Clone(keyring.Signers()), func(s signing.Signer) bool { return c.denies(s.Name) })
+	return signing.NewKeyring(signers...)
+}
+
+func (n *node) openDenials() (err error) {
+	n.config.denied, err = readDenied(n.layout)
+	n.current.Store(n.config)
+	return err
+}
+
+// Deny puts the deny list and the revocation lists into effect, and nothing else: whatever else is wrong with the
+// node's files does not keep a revocation from taking effect.
+func (n *node) Deny() error {
+	denied, err := readDenied(n.layout)
+	if err != nil {
+		return err
+	}
+	cfg := *n.current.Load()
+	cfg.denied = denied
+	n.current.Store(&cfg)
+	return errors.Join(n.denyAtBroker(&cfg), n.denySigners(&cfg))
+}
+
+func (n *node) denyAtBroker(cfg *config) error {
+	var errs []error
+	for _, s := range n.servers {
+		if s != nil {
+			errs = append(errs, explainTLS(s.ReloadRevocations()))
+		}
+	}
+	if n.broker == nil {
+		return errors.Join(errs...)
+	}
+	policy, err := cfg.brokerPolicy()
+	if err == nil {
+		err = n.broker.SetPolicy(policy)
+	}
+	n.broker.Recheck(n.checkCertificate)
+	return errors.Join(append(errs, err)...)
+}
+
+func (n *node) denySigners(cfg *config) error {
+	policy, err := cfg.agentPolicy(n.layout.signers)
+	if err != nil {
+		return err
+	}
+	n.signers.Store(int64(len(policy.Keyring.Signers())))
+	return n.agent.SetPolicy(policy)
+}

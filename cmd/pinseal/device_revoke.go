@@ -1,0 +1,127 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+)
+
+type deviceRevokeCmd struct {
+	dirFlag
+	Name  string `arg:"" help:"Name of the device."`
+	Force bool   `help:"Deny the name although no device of that name is known."`
+}
+
+// Run writes first who is denied, so that it holds over a power cut, and tells the running node before anything that takes time.
+func (c *deviceRevokeCmd) Run(std streams) error {
+	l := c.layout()
+	cfg, err := readConfig(l.config)
+	if err != nil {
+		// Whatever is wrong there, a lost device is still to be kept out.
+		fmt.Fprintf(std.err, "note: %v\n", err)
+	}
+	switch {
+	case !pki.ValidName(c.Name):
+		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.Name)
+	case cfg != nil && c.Name == string(cfg.Node):
+		return usagef("%q is the node itself", c.Name)
+	}
+	certificates, err := issuedTo(l, c.Name)
+	if err != nil {
+		return err
+	}
+	if len(certificates) == 0 && !exists(l.signer(c.Name)) && !c.Force {
+		return withHint(fmt.Errorf("no device is named %s", c.Name), "pinseal device list shows them; --force denies the name all the same, such as one that another authority has certified")
+	}
+	if err := c.deny(l, certificates, time.Now()); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s is let in no longer; certificates revoked: %d\n", c.Name, len(certificates))
+	var signer error
+	if exists(l.signer(c.Name)) {
+		signer = revokeSigner(l, c.Name)
+	}
+	// Whatever went wrong with one does not hinder the others.
+	return errors.Join(c.tell(std, l), signer, publishCRL(std, l, time.Now()))
+}
+
+func (c *deviceRevokeCmd) deny(l layout, certificates []*x509.Certificate, now time.Time) error {
+	return changeDenied(l, func(list *pki.DenyList) error {
+		var serials []*big.Int
+		for _, certificate := range certificates {
+			serials = append(serials, certificate.SerialNumber)
+		}
+		list.Deny(c.Name, serials, now)
+		return nil
+	})
+}
+
+func (c *deviceRevokeCmd) tell(std streams, l layout) error {
+	err := askNode(l.control(), "deny")
+	switch {
+	case errors.Is(err, errNotRunning):
+		fmt.Fprintln(std.out, "the node is not running; it will know when it starts")
+		return nil
+	case err != nil:
+		return withHint(fmt.Errorf("the running node does not know yet: %w", err), "restart it: systemctl restart pinseal, or %s", c.command("run"))
+	}
+	fmt.Fprintln(std.out, "the running node knows: its connections are closed, its keys are trusted no longer")
+	return nil
+}
+
+// issuedTo finds the certificates that a name was ever given here.
+func issuedTo(l layout, name string) ([]*x509.Certificate, error) {
+	all, err := issuedCertificates(l)
+	if err != nil {
+		return nil, err
+	}
+	return all[name], nil
+}
+
+// issuedCertificates are the authority's copies by the names they are for.
+func issuedCertificates(l layout) (map[string][]*x509.Certificate, error) {
+	found := map[string][]*x509.Certificate{}
+	paths, err := filepath.Glob(filepath.Join(l.issued(), "*.crt"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		certificate, err := readCertificate(path)
+		if err != nil {
+			return nil, err
+		}
+		name, err := pki.Identity(certificate)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		found[name] = append(found[name], certificate)
+	}
+	return found, nil
+}
+
+// publishCRL signs the revocation list anew, for those who go by it. The node itself goes by its deny list.
+func publishCRL(std streams, l layout, now time.Time) error {
+	authority, err := readAuthority(l)
+	if err != nil {
+		fmt.Fprintf(std.out, "note: %s is not written anew: %v\n", l.crl(), err)
+		return nil
+	}
+	return changeDenied(l, func(denied *pki.DenyList) error {
+		previous, err := os.ReadFile(l.crl())
+		if err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("reading the revocation list: %w", err)
+		}
+		list, err := authority.RevocationList(denied, previous, now)
+		if err != nil {
+			return err
+		}
+		return atomicfile.Write(l.crl(), list, 0o644)
+	})
+}
