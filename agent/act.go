@@ -18,6 +18,7 @@ type output struct {
 	line             Line
 	lane             *lane
 	plainRate        *rate.Limiter
+	pressed          *route      // of actions from inside the node
 	on               atomic.Bool // what the line is driven to
 
 	mu         sync.Mutex

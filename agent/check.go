@@ -48,6 +48,7 @@ func (a *Agent) addOutputs() error {
 			lane:       &lane{in: newFIFO[*job](), accepted: newFIFO[*command]()},
 			plainRate:  rate.NewLimiter(plainRate, plainBurst),
 		}
+		o.pressed = &route{output: o, plain: true}
 		o.on.Store(cfg.Line.On())
 		a.outputs[cfg.Name] = o
 		if err := errors.Join(

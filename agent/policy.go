@@ -26,6 +26,7 @@ const (
 
 // policy is a Policy made ready for looking things up. It does not change.
 type policy struct {
+	own        string // kid of the node's own key
 	keyring    *signing.Keyring
 	permits    map[permitKey]actions
 	telemetry  []TelemetryRule
@@ -60,6 +61,7 @@ func (a *Agent) compile(p *Policy, old *policy) (*policy, error) {
 		return nil, errors.New("a policy needs a keyring")
 	}
 	c := &policy{
+		own:        a.cfg.Key.Public().ID(),
 		keyring:    p.Keyring,
 		permits:    make(map[permitKey]actions),
 		legacy:     make(map[string]LegacyKey),

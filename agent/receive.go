@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
@@ -20,6 +22,10 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 		route: r, policy: a.policy.Load(), verified: make(chan struct{}),
 	}
 	err := j.screen(m.Retained)
+	if errors.Is(err, errOwn) {
+		ack()
+		return
+	}
 	if err == nil && !a.verifier.admit(&r.queue, j) {
 		err = signing.Refuse(signing.ReasonRateLimited, "too many messages of this topic are under way")
 	}
@@ -49,6 +55,9 @@ func (a *Agent) routeOf(topic string) (*route, *lane) {
 	return nil, nil
 }
 
+// errOwn says that a message claims to be the node's own telemetry, which comes back where a rule's filter covers it.
+var errOwn = errors.New("our own")
+
 // screen takes steps 1 to 3.
 func (j *job) screen(retained bool) error {
 	switch {
@@ -69,9 +78,12 @@ func (j *job) screen(retained bool) error {
 	}
 	var err error
 	if j.sealed, err = signing.Parse(j.payload); err == nil {
-		if j.route.own != nil {
+		switch {
+		case j.route.own != nil:
 			j.signer, err = j.route.lookupOwn(j.sealed.KeyID())
-		} else {
+		case j.route.output == nil && j.sealed.KeyID() == j.policy.own:
+			err = errOwn
+		default:
 			j.signer, err = j.policy.lookup(j.sealed.KeyID())
 		}
 	}

@@ -29,6 +29,8 @@ type Agent struct {
 	verifier  verifier
 	verdicts  chan verdict
 
+	reportNumbers stock
+
 	policy   atomic.Pointer[policy]
 	started  atomic.Bool
 	stopping atomic.Bool
@@ -74,6 +76,8 @@ func New(cfg Config) (*Agent, error) {
 		ready:     make(chan struct{}),
 		counters:  make(map[signing.Reason]*tally),
 		unjudged:  newTally(),
+
+		reportNumbers: stock{from: cfg.Sequence},
 	}
 	a.verifier.length = cfg.QueueLength
 	a.verifier.work.L = &a.verifier.mu

@@ -22,6 +22,9 @@ func VerdictTopic(node, signer string) string { return "pinseal/" + node + "/ver
 // ChallengeTopic is where the node publishes the challenge of its run, sealed and retained. See [ParseChallenge].
 func ChallengeTopic(node string) string { return "pinseal/" + node + "/challenge" }
 
+// TelemetryTopic is where a node publishes what it measures, sealed.
+func TelemetryTopic(node, measure string) string { return telemetryPrefix + node + "/" + measure }
+
 // LoopbackTopic is where a node hears itself. Nobody else has a use for it.
 func LoopbackTopic(node string) string { return "loopback/" + node }
 

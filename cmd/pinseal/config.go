@@ -25,6 +25,7 @@ type config struct {
 	Log       logConfig        `toml:"log"`
 	Listeners []listenerConfig `toml:"listener"`
 	Outputs   []outputConfig   `toml:"output"`
+	Inputs    []inputConfig    `toml:"input"`
 	Permits   []permitConfig   `toml:"permit"`
 	Telemetry []telemetryRule  `toml:"telemetry"`
 	Legacy    []legacyConfig   `toml:"legacy"`

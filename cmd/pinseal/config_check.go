@@ -30,6 +30,7 @@ func (c *config) fillIn() {
 	if len(c.Listeners) == 0 && c.Agent.Broker == "" {
 		c.Listeners = []listenerConfig{{Address: defaultListen}}
 	}
+	c.fillInInputs()
 	for i := range c.Telemetry {
 		if c.Telemetry[i].MaxAge == 0 {
 			c.Telemetry[i].MaxAge = positiveLength(defaultTelemetryMaxAge)
@@ -52,6 +53,9 @@ func (c *config) check(data []byte) error {
 		return err
 	}
 	if err := c.checkOutputs(data); err != nil {
+		return err
+	}
+	if err := c.checkInputs(data); err != nil {
 		return err
 	}
 	return c.checkRules(data)

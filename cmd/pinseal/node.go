@@ -32,6 +32,7 @@ type node struct {
 	clock   *clock.Clock
 	chip    gpio.Chip
 	outputs []*gpio.Output
+	inputs  []*input
 	replay  *replay.Store
 	numbers *sequence.Counter
 	servers []*pki.Server
@@ -49,7 +50,7 @@ type node struct {
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	n := &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
-	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -245,6 +246,10 @@ func (n *node) Run(ctx context.Context) (err error) {
 		defer stopBroker()
 		return errors.Join(n.agent.Run(ctx), n.closeOutputs())
 	})
+	for _, in := range n.inputs {
+		in.agent = n.agent
+		group.Go(func() error { return in.run(ctx) })
+	}
 	group.Go(func() error { return n.clock.Run(ctx) })
 	group.Go(func() error { return n.control.Run(ctx) })
 	group.Go(func() error { n.awaitReady(ctx); return nil })
@@ -275,6 +280,9 @@ func (n *node) closeOutputs() error {
 // close gives back whatever was opened; closing an output twice does nothing.
 func (n *node) close() error {
 	errs := []error{n.closeOutputs()}
+	for _, in := range n.inputs {
+		errs = append(errs, in.gpio.Close())
+	}
 	for _, s := range n.sockets {
 		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)

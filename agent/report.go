@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"pinseal/internal/mqtt"
+	"pinseal/signing"
+)
+
+// Report seals msg, a JSON value, as this node's telemetry on [TelemetryTopic] and hands it to the broker, with its
+// plain value on the verified topic: nobody else verifies what the node itself says on its own broker. It does not
+// wait. An error says that the report is lost; that the broker is away is none.
+func (a *Agent) Report(measure string, msg []byte) error {
+	topic, now := TelemetryTopic(a.cfg.Node, measure), a.cfg.Clock.Now()
+	number, err := a.reportNumbers.take(now)
+	if err != nil {
+		return fmt.Errorf("reporting %s: %w", measure, err)
+	}
+	c := signing.Claims{Topic: topic, IssuedAt: now, Sequence: number, Message: msg}
+	if err := a.publishSealed(c, false, nil); err != nil {
+		return fmt.Errorf("reporting %s: %w", measure, err)
+	}
+	verified, _ := VerifiedTopic(topic)
+	a.client.PublishAsync(mqtt.Message{Topic: verified, Payload: plainValue(msg), QoS: 1}, nil)
+	return nil
+}
+
+// reportStock is how many numbers a stock has. At a report a second the file behind the sequence is written every 17
+// minutes, and what a crash leaves unused is nothing of 2^53.
+const reportStock = 1024
+
+// stock gives the numbers of a sequence one by one, and takes them from it many at a time.
+type stock struct {
+	from Sequence
+
+	mu        sync.Mutex
+	next, end uint64
+}
+
+func (s *stock) take(now time.Time) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == s.end {
+		first, err := s.from.Reserve(now, reportStock)
+		if err != nil {
+			return 0, err
+		}
+		s.next, s.end = first, first+reportStock
+	}
+	s.next++
+	return s.next - 1, nil
+}
+
+// errStopping is what an action from inside the node gets once commands are no longer taken.
+var errStopping = errors.New("the node is stopping")
+
+// Press does an action, [ActionOn], [ActionOff] or [ActionToggle], on an output from inside the node, as an input that
+// is bound to it does: in one order with its commands and by its rules, unsigned, without a verdict, and without a
+// broker. It does not wait; what becomes of it is in the log and the state. An error says that it was not even tried.
+func (a *Agent) Press(input, output, action string) error {
+	o, ok := a.outputs[output]
+	if !ok {
+		return fmt.Errorf("no output is named %q", output)
+	}
+	act, ok := parseAction(action)
+	if !ok {
+		return fmt.Errorf("no action is named %q", action)
+	}
+	if a.stopping.Load() {
+		return errStopping
+	}
+	j := &job{
+		topic: "input " + input, ack: func() {}, route: o.pressed, policy: a.policy.Load(), verified: make(chan struct{}),
+	}
+	if !a.verifier.admit(&o.pressed.queue, j) {
+		return fmt.Errorf("too many actions of the output %s are under way", output)
+	}
+	o.lane.accepted.put(&command{job: j, action: act})
+	return nil
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/gpio"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// An input that chatters shall not fill the network: of its changes no more than this are reported, always the latest;
+// the counts in the next report tell of the others.
+const (
+	reportsPerSecond = 20
+	reportsAtOnce    = 20
+)
+
+// input is an [[input]] at work.
+type input struct {
+	cfg     inputConfig
+	gpio    *gpio.Input
+	agent   *agent.Agent
+	trusted func() bool // whether the wall clock is right
+	log     *slog.Logger
+	changes chan gpio.Change // the latest that is to be reported
+}
+
+// inputReport is the telemetry of an input.
+type inputReport struct {
+	State     string      `json:"state"`          // ON or OFF
+	Count     uint64      `json:"count"`          // pulses since the node started
+	PerMinute uint64      `json:"per_minute"`     // in the last minute
+	Time      json.Number `json:"time,omitempty"` // of the change, or of now; only while the clock is trusted
+}
+
+// seconds is a time as SenML has it: since 1970, to the microsecond.
+func seconds(t time.Time) json.Number {
+	return json.Number(strconv.FormatFloat(float64(t.UnixMicro())/1e6, 'f', 6, 64))
+}
+
+func (n *node) openInputs() error {
+	for _, cfg := range n.config.Inputs {
+		in, err := gpio.OpenInput(n.chip, cfg.gpio())
+		if err != nil {
+			return fmt.Errorf("input %s: %w", cfg.Name, err)
+		}
+		n.inputs = append(n.inputs, &input{
+			cfg: cfg, gpio: in, trusted: n.clock.Trusted, log: n.log.With("part", "input", "input", cfg.Name),
+			changes: make(chan gpio.Change, 1),
+		})
+		n.log.Info("input held", "input", cfg.Name, "line", cfg.Line, "on", in.On())
+	}
+	return nil
+}
+
+// run reads the input and tells of it until ctx ends.
+func (i *input) run(ctx context.Context) error {
+	if i.cfg.Action == actionFollow {
+		i.act(i.gpio.On())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return i.gpio.Run(ctx, i.changed) })
+	group.Go(func() error { i.report(ctx); return nil })
+	return group.Wait()
+}
+
+// changed takes a change; it does not wait for anything.
+func (i *input) changed(c gpio.Change) {
+	i.act(c.On)
+	select {
+	case <-i.changes: // overtaken
+	default:
+	}
+	i.changes <- c
+}
+
+// act does what the input is bound to. Nothing is asked of the broker for that, nor of the clock.
+func (i *input) act(on bool) {
+	action := string(i.cfg.Action)
+	switch {
+	case action == "":
+		return
+	case action == actionFollow && on:
+		action = agent.ActionOn
+	case action == actionFollow:
+		action = agent.ActionOff
+	case !on:
+		return // the other actions are done when it becomes on
+	}
+	if err := i.agent.Press(string(i.cfg.Name), string(i.cfg.Output), action); err != nil {
+		i.log.Warn("output not switched", "output", i.cfg.Output, "error", err)
+	}
+}
+
+// report publishes changes and counts until ctx ends, and first how things stand.
+func (i *input) report(ctx context.Context) {
+	if i.cfg.Report == reportNever {
+		return
+	}
+	limit := rate.NewLimiter(reportsPerSecond, reportsAtOnce)
+	ticker := time.NewTicker(time.Duration(i.cfg.Interval))
+	defer ticker.Stop()
+	i.send(i.gpio.On(), time.Now())
+	for {
+		select {
+		case c := <-i.changes:
+			if i.cfg.Report == reportInterval {
+				continue
+			}
+			i.send(c.On, c.At)
+			if limit.Wait(ctx) != nil {
+				return
+			}
+		case now := <-ticker.C:
+			if i.cfg.Report != reportOnChange {
+				i.send(i.gpio.On(), now)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (i *input) send(on bool, at time.Time) {
+	r := inputReport{State: agent.Off}
+	if on {
+		r.State = agent.On
+	}
+	r.Count, r.PerMinute = i.gpio.Pulses(time.Now())
+	if i.trusted() {
+		r.Time = seconds(at)
+	}
+	msg, err := json.Marshal(r)
+	if err == nil {
+		err = i.agent.Report(string(i.cfg.Name), msg)
+	}
+	if err != nil {
+		i.log.Warn("not reported", "error", err)
+	}
+}
