@@ -115,7 +115,7 @@ func (a *Authority) IssueServer(cn string, names []string, pub crypto.PublicKey,
 	if err != nil {
 		return nil, err
 	}
-	return a.issue(cn, pub, now, func(template *x509.Certificate) {
+	return a.issueLong(cn, pub, now, func(template *x509.Certificate) {
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		template.DNSNames, template.IPAddresses = dns, ips
 	})
@@ -125,14 +125,24 @@ func (a *Authority) IssueServer(cn string, names []string, pub crypto.PublicKey,
 // [ValidName]. It is valid for 825 days from a day before now, or as long as
 // the authority.
 func (a *Authority) IssueClient(name string, pub crypto.PublicKey, now time.Time) ([]byte, error) {
-	return a.issue(name, pub, now, func(template *x509.Certificate) {
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	})
+	return a.issueLong(name, pub, now, forClients)
 }
 
-func (a *Authority) issue(name string, pub crypto.PublicKey, now time.Time, purpose func(*x509.Certificate)) ([]byte, error) {
+func forClients(template *x509.Certificate) {
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+}
+
+func (a *Authority) issueLong(name string, pub crypto.PublicKey, now time.Time, purpose func(*x509.Certificate)) ([]byte, error) {
+	cert, err := a.issue(name, pub, now, leafLifetime-backdate, purpose)
+	if err != nil {
+		return nil, err
+	}
+	return encodeCertificate(cert.Raw), nil
+}
+
+func (a *Authority) issue(name string, pub crypto.PublicKey, now time.Time, lifetime time.Duration, purpose func(*x509.Certificate)) (*x509.Certificate, error) {
 	if !ValidName(name) {
-		return nil, fmt.Errorf("name %.80q does not match [A-Za-z0-9_-]{1,64}", name)
+		return nil, errInvalidName(name)
 	}
 	if err := checkPublicKey(pub); err != nil {
 		return nil, err
@@ -144,7 +154,7 @@ func (a *Authority) issue(name string, pub crypto.PublicKey, now time.Time, purp
 	if err != nil {
 		return nil, err
 	}
-	template.NotAfter = template.NotBefore.Add(leafLifetime)
+	template.NotAfter = now.Add(lifetime).UTC().Truncate(time.Second)
 	if template.NotAfter.After(a.cert.NotAfter) {
 		template.NotAfter = a.cert.NotAfter
 	}
@@ -153,11 +163,7 @@ func (a *Authority) issue(name string, pub crypto.PublicKey, now time.Time, purp
 		return nil, err
 	}
 	purpose(template)
-	cert, err := sign(template, a.cert, pub, a.key)
-	if err != nil {
-		return nil, err
-	}
-	return encodeCertificate(cert.Raw), nil
+	return sign(template, a.cert, pub, a.key)
 }
 
 func newTemplate(commonName string, now time.Time) (*x509.Certificate, error) {

@@ -1,6 +1,8 @@
 package pki_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,10 +79,56 @@ func FuzzParseRevocationLists(f *testing.F) {
 	})
 }
 
+// What was parsed is issued as the profile has it, or refused with a reason.
+func FuzzParseRequest(f *testing.F) {
+	authority, err := pki.CreateAuthority("test authority", now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		request, err := pki.ParseRequest(der)
+		if err != nil {
+			if refused, ok := errors.AsType[*pki.RefusedError](err); !ok || refused.Reason == "" || request != nil {
+				t.Fatalf("%v is no refusal", err)
+			}
+			return
+		}
+		name, err := request.Name()
+		if err != nil {
+			return
+		}
+		if !pki.ValidName(name) {
+			t.Fatalf("name %q", name)
+		}
+		cert, err := authority.Sign(request, name, pki.Profile{}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDevice(t, authority, cert, name)
+	})
+}
+
+// A journal that was parsed is written again byte by byte, but for a line that a power cut tore.
+func FuzzParseJournal(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text []byte) {
+		history, err := pki.ParseJournal(text)
+		if err != nil {
+			return
+		}
+		again, err := pki.NewJournal(history.Entries...)
+		if err != nil || !bytes.HasPrefix(text, again) || bytes.IndexByte(text[len(again):], '\n') >= 0 {
+			t.Fatalf("%q became %q (%v)", text, again, err)
+		}
+	})
+}
+
 // Without seeds a fuzz target silently tests nothing in an ordinary run.
 func TestFuzzTargetsHaveSeeds(t *testing.T) {
 	t.Parallel()
-	for target, atLeast := range map[string]int{"FuzzParseKey": 8, "FuzzParseCertificates": 6, "FuzzParseDenyList": 5, "FuzzParseRevocationLists": 4} {
+	for target, atLeast := range map[string]int{
+		"FuzzParseKey": 8, "FuzzParseCertificates": 6, "FuzzParseDenyList": 5, "FuzzParseRevocationLists": 4,
+		"FuzzParseRequest": 8, "FuzzParseJournal": 4,
+	} {
 		seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", target))
 		if err != nil || len(seeds) < atLeast {
 			t.Errorf("%s has %d seeds, want at least %d (%v)", target, len(seeds), atLeast, err)

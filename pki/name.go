@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -39,23 +40,36 @@ func nameCharacters(s string) bool {
 // that is no [ValidName], or with several (libraries disagree which one
 // counts) it returns an error.
 func Identity(cert *x509.Certificate) (string, error) {
-	commonName := asn1.ObjectIdentifier{2, 5, 4, 3}
+	name, err := commonName(cert.Subject)
+	if err != nil {
+		return "", fmt.Errorf("certificate's %w", err)
+	}
+	return name, nil
+}
+
+func oidCommonName() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 4, 3} }
+
+// commonName returns the one common name of a subject, a [ValidName].
+func commonName(subject pkix.Name) (string, error) {
 	count := 0
-	for _, attribute := range cert.Subject.Names {
-		if attribute.Type.Equal(commonName) {
+	for _, attribute := range subject.Names {
+		if attribute.Type.Equal(oidCommonName()) {
 			count++
 		}
 	}
-	name := cert.Subject.CommonName
 	switch {
 	case count == 0:
-		return "", errors.New("certificate has no common name")
+		return "", errors.New("subject has no common name")
 	case count > 1:
-		return "", errors.New("certificate has more than one common name")
-	case !ValidName(name):
-		return "", fmt.Errorf("common name %.80q does not match [A-Za-z0-9_-]{1,64}", name)
+		return "", errors.New("subject has more than one common name")
+	case !ValidName(subject.CommonName):
+		return "", errInvalidName(subject.CommonName)
 	}
-	return name, nil
+	return subject.CommonName, nil
+}
+
+func errInvalidName(name string) error {
+	return fmt.Errorf("common name %.80q does not match [A-Za-z0-9_-]{1,64}", name)
 }
 
 // LocalNames returns what this machine may be called in a server certificate:

@@ -11,6 +11,7 @@ import (
 const (
 	blockCertificate = "CERTIFICATE"
 	blockPKCS8       = "PRIVATE KEY"
+	blockRequest     = "CERTIFICATE REQUEST"
 )
 
 // decodePEM returns every block of data. Text around blocks is allowed, as
@@ -58,6 +59,15 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("no CERTIFICATE block, only %s", blocks[0].Type)
 	}
 	return certs, nil
+}
+
+// EncodeCertificates writes certificates as PEM, in order.
+func EncodeCertificates(certs ...*x509.Certificate) []byte {
+	var text []byte
+	for _, cert := range certs {
+		text = append(text, encodeCertificate(cert.Raw)...)
+	}
+	return text
 }
 
 func encodeCertificate(der []byte) []byte {

@@ -59,7 +59,7 @@ func table() []row {
 		{"signing/boxtec", []string{"signing"}, []string{secp256k1}},
 		{"signing/internal/vectors", []string{"signing"}, nil},
 		{"signing/internal/vectorgen", []string{"signing", "signing/internal/vectors"}, []string{jsontext}},
-		{"pki", nil, nil},
+		{"pki", []string{"internal/atomicfile"}, nil},
 		{"gpio", nil, []string{periph, sys}},
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},
 		{"broker", []string{"pki", "broker/internal/frame"}, []string{gorilla, mochi, rate}},
