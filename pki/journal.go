@@ -37,7 +37,8 @@ func (j *Journal) Append(e Entry) (err error) {
 			err = fmt.Errorf("writing the journal %s: %w", j.path, err)
 		}
 	}()
-	file, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o600)
+	// The folder may be a service's that was taken over: a link in it must not lead root astray.
+	file, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

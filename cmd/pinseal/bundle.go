@@ -58,13 +58,13 @@ func readBundle(dir string) (bundle, error) {
 
 // newClient is a client that has just been given its keys and its certificate.
 type newClient struct {
-	signKey     *signing.PublicKey // for the node to trust
-	certificate []byte             // PEM, for the authority's record
-	files       fileSet            // its bundle
+	signKey *signing.PublicKey // for the node to trust
+	entry   pki.Entry          // for the journal
+	files   fileSet            // its bundle
 }
 
 // makeClient makes a client's two keys and its certificate, and the files of its bundle in dir.
-func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, now time.Time) (newClient, error) {
+func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, by string, now time.Time) (newClient, error) {
 	tlsKey, err := pki.GenerateKey()
 	if err != nil {
 		return newClient{}, err
@@ -77,6 +77,10 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 	if err != nil {
 		return newClient{}, err
 	}
+	entry, err := issuedEntry(certificate, "client", by, now)
+	if err != nil {
+		return newClient{}, err
+	}
 	signKey, err := signing.GenerateKey(signing.ES256)
 	if err != nil {
 		return newClient{}, err
@@ -86,7 +90,7 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 		return newClient{}, fmt.Errorf("writing client.toml: %w", err)
 	}
 	b := bundle{dir: dir}
-	return newClient{signKey.Public(), certificate, fileSet{
+	return newClient{signKey.Public(), entry, fileSet{
 		{b.caCert(), authority.CertificatePEM(), 0o644},
 		{b.clientCert(), certificate, 0o644},
 		{b.clientKey(), tlsKeyPEM, 0o600},
@@ -95,6 +99,15 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 		{filepath.Join(b.signers(), string(client.Name)+".pem"), signKey.Public().PEM(), 0o644},
 		{filepath.Join(dir, "client.toml"), clientTOML, 0o644},
 	}}, nil
+}
+
+// issuedEntry records a certificate in PEM that was just issued.
+func issuedEntry(certificate []byte, profile, by string, now time.Time) (pki.Entry, error) {
+	chain, err := pki.ParseCertificates(certificate)
+	if err != nil {
+		return pki.Entry{}, err
+	}
+	return pki.Issued(chain[0], profile, by, now), nil
 }
 
 // fileSet is a group of new files that are made together or not at all.

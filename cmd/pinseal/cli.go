@@ -36,6 +36,7 @@ type cli struct {
 	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
+	Journal journalCmd `cmd:"" help:"What the node's authority issued."`
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
 	Passwd  passwdCmd  `cmd:"" help:"Set or delete a password, as mosquitto_passwd does."`
 	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`

@@ -50,6 +50,9 @@ func (c *deviceAddCmd) Run(std streams) error {
 	if err := admit(l, c.Name); err != nil {
 		return err
 	}
+	if err := c.share(); err != nil {
+		return err
+	}
 	if err := c.permit(l, cfg); err != nil {
 		return err
 	}
@@ -101,14 +104,14 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err != nil {
 		return nil, err
 	}
-	device, err := makeClient(c.folder(l), client, authority, nodeKey.Public(), now)
+	device, err := makeClient(c.folder(l), client, authority, nodeKey.Public(), "device add", now)
 	if err != nil {
 		return nil, err
 	}
-	return append(device.files,
-		newFile{l.signer(c.Name), device.signKey.PEM(), 0o644},
-		newFile{l.issuedCert(c.Name, now), device.certificate, 0o644},
-	), nil
+	if err := pki.OpenJournal(l.journal()).Append(device.entry); err != nil {
+		return nil, err
+	}
+	return append(device.files, newFile{l.signer(c.Name), device.signKey.PEM(), 0o644}), nil
 }
 
 // clientConfig takes host and port from the operator's bundle, which knows how the node is reached.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"path/filepath"
 	"time"
 
 	"pinseal/internal/atomicfile"
@@ -85,23 +84,22 @@ func issuedTo(l layout, name string) ([]*x509.Certificate, error) {
 	return all[name], nil
 }
 
-// issuedCertificates are the authority's copies by the names they are for.
+// issuedCertificates are those of the journal by the names they are for.
 func issuedCertificates(l layout) (map[string][]*x509.Certificate, error) {
-	found := map[string][]*x509.Certificate{}
-	paths, err := filepath.Glob(filepath.Join(l.issued(), "*.crt"))
+	history, err := pki.ReadJournal(l.journal())
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range paths {
-		certificate, err := readCertificate(path)
-		if err != nil {
-			return nil, err
+	found := map[string][]*x509.Certificate{}
+	for _, e := range history.Entries {
+		if e.Event != pki.EventIssued {
+			continue
 		}
-		name, err := pki.Identity(certificate)
+		certificate, err := e.ParseCertificate()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("reading the journal: %w", err)
 		}
-		found[name] = append(found[name], certificate)
+		found[e.Name] = append(found[e.Name], certificate)
 	}
 	return found, nil
 }

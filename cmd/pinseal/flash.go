@@ -252,7 +252,6 @@ func (p *preparation) folders(l layout) {
 		p.add(dir, os.ModeDir|0o700, nil)
 	}
 	p.add(filepath.Dir(l.caCert()), os.ModeDir|0o755, nil)
-	p.add(l.issued(), os.ModeDir|0o700, nil)
 }
 
 // trace is what the node keeps of the operator's bundle: how it is reached, for the bundles of devices

@@ -170,12 +170,16 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	node, err = p.nodeFiles(authority, signKey, now)
+	node, broker, err := p.nodeFiles(authority, signKey, now)
 	if err != nil {
 		return nil, nil, err
 	}
 	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, Topics: p.commandTopics()}
-	made, err := makeClient(bundle, client, authority, signKey.Public(), now)
+	made, err := makeClient(bundle, client, authority, signKey.Public(), "init", now)
+	if err != nil {
+		return nil, nil, err
+	}
+	journal, err := pki.NewJournal(broker, made.entry)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -185,7 +189,7 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 	}
 	return made.files, append(node,
 		newFile{p.layout.signer(p.operator), made.signKey.PEM(), 0o644},
-		newFile{p.layout.issuedCert(p.operator, now), made.certificate, 0o644},
+		newFile{p.layout.journal(), journal, 0o600},
 		newFile{p.layout.config, text, 0o644},
 	), nil
 }
@@ -194,22 +198,26 @@ func (p *plan) commandTopics() []topicName {
 	return []topicName{topicName(p.topic), topicName(agent.SetTopic(p.node, p.output))}
 }
 
-func (p *plan) nodeFiles(authority *pki.Authority, signKey *signing.PrivateKey, now time.Time) (fileSet, error) {
+// nodeFiles are the node's own keys and certificates, broker the journal's entry about the broker's.
+func (p *plan) nodeFiles(authority *pki.Authority, signKey *signing.PrivateKey, now time.Time) (files fileSet, broker pki.Entry, err error) {
 	authorityKey, err := authority.KeyPEM()
 	if err != nil {
-		return nil, err
+		return nil, broker, err
 	}
 	brokerKey, err := pki.GenerateKey()
 	if err != nil {
-		return nil, err
+		return nil, broker, err
 	}
 	brokerKeyPEM, err := pki.MarshalKey(brokerKey)
 	if err != nil {
-		return nil, err
+		return nil, broker, err
 	}
 	brokerCert, err := authority.IssueServer(p.node, p.names, brokerKey.Public(), now)
 	if err != nil {
-		return nil, err
+		return nil, broker, err
+	}
+	if broker, err = issuedEntry(brokerCert, "server", "init", now); err != nil {
+		return nil, broker, err
 	}
 	return fileSet{
 		{p.layout.caCert(), authority.CertificatePEM(), 0o644},
@@ -217,7 +225,7 @@ func (p *plan) nodeFiles(authority *pki.Authority, signKey *signing.PrivateKey, 
 		{p.layout.brokerCert(), brokerCert, 0o644},
 		{p.layout.brokerKey(), brokerKeyPEM, 0o600},
 		{p.layout.signKey(), signKey.PEM(), 0o600},
-	}, nil
+	}, broker, nil
 }
 
 //go:embed pinseal.toml.tmpl

@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"time"
 
 	"pinseal/signing/replay"
 )
@@ -40,7 +39,7 @@ func (l layout) brokerCert() string { return filepath.Join(l.state, "pki", "brok
 func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "broker.key") }
 func (l layout) denied() string     { return filepath.Join(l.state, "pki", "denied") }
 func (l layout) crl() string        { return filepath.Join(l.state, "pki", "ca.crl") }
-func (l layout) issued() string     { return filepath.Join(l.state, "pki", "issued") }
+func (l layout) journal() string    { return filepath.Join(l.state, "journal") }
 func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
 func (l layout) stateLog() string   { return replay.LogPath(l.stateDB()) }
@@ -75,11 +74,6 @@ func exists(path string) bool {
 func (l layout) bundle(client string) string { return filepath.Join(l.bundles(), client) }
 
 func (l layout) signer(client string) string { return filepath.Join(l.signers, client+".pem") }
-
-// issuedCert is where the authority's copy of a certificate is kept.
-func (l layout) issuedCert(client string, at time.Time) string {
-	return filepath.Join(l.issued(), client+"-"+at.UTC().Format("20060102T150405.000Z")+".crt")
-}
 
 // withConfig is the layout with another configuration; signers/ lies beside it.
 func (l layout) withConfig(path string) layout {

@@ -97,7 +97,7 @@ func (l layout) handOver(to owner) error {
 // serviceFiles are the state folder and what in it belongs to the service too.
 func (l layout) serviceFiles() []string {
 	return []string{
-		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.stateDB(), l.stateLog(), l.clockFloor(),
+		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(),
 	}
 }
 

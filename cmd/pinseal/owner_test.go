@@ -18,7 +18,7 @@ func TestHandOver(t *testing.T) {
 	l.config, l.signers = filepath.Join(dir, "etc/pinseal.toml"), filepath.Join(dir, "etc/signers")
 	outside := filepath.Join(dir, "outside")
 	for _, path := range []string{
-		l.config, filepath.Join(l.signers, "operator.pem"), l.caKey(), l.brokerKey(), l.signKey(), sequenceFile(l.signKey()),
+		l.config, filepath.Join(l.signers, "operator.pem"), l.caKey(), l.brokerKey(), l.journal(), l.signKey(), sequenceFile(l.signKey()),
 		l.stateDB(), l.clockFloor(), filepath.Join(l.bundle("operator"), "sign.key"), filepath.Join(outside, "sign.key"),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -31,7 +31,7 @@ func TestHandOver(t *testing.T) {
 	if err := l.handOver(to); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{l.state, l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.stateDB(), l.clockFloor(), filepath.Dir(l.signKey())} {
+	for _, path := range []string{l.state, l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.clockFloor(), filepath.Dir(l.signKey())} {
 		if got := ownerOf(t, path); got != to {
 			t.Errorf("%s belongs to %v, want %v", path, got, to)
 		}
