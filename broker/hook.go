@@ -163,6 +163,9 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 		c.kick(ReasonRevoked, packets.ErrNotAuthorized) // since OnConnect
 	}
 	h.broker.connected(c, cl.ID)
+	if p := c.peer.Load(); p.login != nil && p.login.Watch != nil {
+		go h.broker.watch(c, p.login)
+	}
 }
 
 // OnPacketRead sees every packet of a client before mochi acts on it.

@@ -27,6 +27,9 @@ type Login struct {
 	// Valid reports why the same credentials would no longer do; nil if they would. It may be nil itself: then they
 	// always would. It is asked by Recheck and must be safe for concurrent use.
 	Valid func() error
+	// Watch runs beside the session and ends it by returning why; nil, which it returns when its context ends, does not.
+	// It may be nil itself.
+	Watch func(context.Context) error
 }
 
 // still is nil while the login may go on.
@@ -101,6 +104,34 @@ func (b *Broker) endLogins(now time.Time) {
 	for _, c := range b.conns.snapshot() {
 		if p := c.peer.Load(); p != nil && p.login != nil && !p.login.Expires.IsZero() && !now.Before(p.login.Expires) {
 			c.kick(ReasonExpired, packets.ErrNotAuthorized)
+		}
+	}
+}
+
+// watch ends the session when its login says so.
+func (b *Broker) watch(c *conn, l *Login) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-c.gone
+		cancel()
+	}()
+	if err := l.Watch(ctx); err != nil && ctx.Err() == nil {
+		c.end(ReasonLogin, err.Error())
+		c.dismiss(packets.ErrNotAuthorized)
+	}
+}
+
+// RecheckLogins closes the connections whose Login is no longer valid.
+func (b *Broker) RecheckLogins() {
+	for _, c := range b.conns.snapshot() {
+		p := c.peer.Load()
+		if p == nil {
+			continue
+		}
+		if err := p.login.still(); err != nil {
+			c.end(ReasonLogin, err.Error())
+			c.dismiss(packets.ErrNotAuthorized)
 		}
 	}
 }

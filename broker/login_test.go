@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -285,4 +286,68 @@ func TestSlowLogin(t *testing.T) {
 		c.send(t, login311("alice", "x"))
 	}
 	eventually(t, "displaced ones have gone", func() bool { return d.Stats().Connections <= 1 })
+}
+
+// Who watches over a login ends its session; RecheckLogins ends those whose login is no longer valid, and no others.
+func TestWatchedLogin(t *testing.T) {
+	revoked, gone := make(chan struct{}), make(chan string, 10)
+	var invalid atomic.Bool
+	s := start(t, func(c *broker.Config) {
+		open(c)
+		c.Listeners[0].Authenticate = func(_ context.Context, c broker.Credentials) (broker.Login, error) {
+			name := c.Username
+			return broker.Login{
+				Identity: name,
+				Valid: func() error {
+					if invalid.Load() && name == "bob" {
+						return errors.New("key withdrawn")
+					}
+					return nil
+				},
+				Watch: func(ctx context.Context) error {
+					defer func() { gone <- name }()
+					select {
+					case <-revoked:
+						if name == "alice" {
+							return errors.New("revoked by the issuer")
+						}
+						<-ctx.Done()
+					case <-ctx.Done():
+					}
+					return nil
+				},
+			}, nil
+		}
+	})
+	clients := map[string]raw{}
+	for _, name := range []string{"alice", "bob", "carol"} {
+		clients[name] = s.stranger(t)
+		clients[name].send(t, login5(name, "x"))
+		clients[name].read(t)
+	}
+	wantEnd := func(name, detail string) {
+		t.Helper()
+		if p := clients[name].read(t); p[0] != 0xe0 || p[2] != 0x87 {
+			t.Errorf("%s: received % x, want DISCONNECT", name, p)
+		}
+		clients[name].wantClosed(t)
+		if who := <-gone; who != name {
+			t.Errorf("the watch over %s has ended, want %s", who, name)
+		}
+		eventually(t, "logged", func() bool { return strings.Contains(s.log.String(), detail) })
+	}
+	close(revoked)
+	wantEnd("alice", "revoked by the issuer")
+	invalid.Store(true)
+	s.RecheckLogins()
+	wantEnd("bob", "key withdrawn")
+	carol := clients["carol"]
+	carol.send(t, []byte{0xc0, 0})
+	if p := carol.read(t); p[0] != 0xd0 {
+		t.Errorf("received % x, want the answer to PINGREQ", p)
+	}
+	_ = carol.Close()
+	if who := <-gone; who != "carol" {
+		t.Errorf("the watch over %s has ended, want carol", who)
+	}
 }

@@ -118,10 +118,11 @@ type legacyConfig struct {
 	Hash   legacyHash `toml:"hash"`
 }
 
-// authConfig names what mosquitto has files for.
+// authConfig names what mosquitto has files for, and whose tokens are taken.
 type authConfig struct {
-	ACLFile      string `toml:"acl_file"`
-	PasswordFile string `toml:"password_file"`
+	ACLFile      string      `toml:"acl_file"`
+	PasswordFile string      `toml:"password_file"`
+	Token        tokenConfig `toml:"token"`
 }
 
 type roleConfig struct {
@@ -198,10 +199,16 @@ func parseConfig(data []byte) (*config, error) {
 
 // resolve makes every path absolute to the folder of the configuration.
 func (c *config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile} {
+	for _, path := range []*string{
+		&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile,
+		&c.Auth.Token.CA, &c.Auth.Token.IntrospectionCredentials,
+	} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}
+	}
+	if keys := &c.Auth.Token.JWKS; *keys != "" && !keys.isURL() && !filepath.IsAbs(string(*keys)) {
+		*keys = keysAddress(filepath.Join(dir, string(*keys)))
 	}
 }
 

@@ -52,6 +52,9 @@ func (c *config) check(data []byte) error {
 	if err := c.checkListeners(data); err != nil {
 		return err
 	}
+	if err := c.Auth.Token.check(data); err != nil {
+		return err
+	}
 	if err := c.checkOutputs(data); err != nil {
 		return err
 	}
@@ -73,10 +76,10 @@ func (c *config) checkListeners(data []byte) error {
 			return at(data, place{"listener", i, "origins"}, "origins are those of web pages, which need websocket = true")
 		case l.requiresCertificate() && l.AllowAnonymous && l.certificateIsName():
 			return at(data, place{"listener", i, "allow_anonymous"}, "who must have a certificate is not anonymous: remove either, or set use_identity_as_username = false")
-		case !l.AllowAnonymous && !c.takesPasswords() && !l.certificateIsName():
-			return at(data, place{"listener", i, "use_identity_as_username"}, "nobody could log in: set password_file in [auth]")
-		case !l.AllowAnonymous && !c.takesPasswords() && !l.requiresCertificate():
-			return at(data, place{"listener", i, "require_certificate"}, "nobody could log in without a certificate: set password_file in [auth]")
+		case !l.AllowAnonymous && !c.takesLogins() && !l.certificateIsName():
+			return at(data, place{"listener", i, "use_identity_as_username"}, "nobody could log in: set password_file in [auth], or [auth.token]")
+		case !l.AllowAnonymous && !c.takesLogins() && !l.requiresCertificate():
+			return at(data, place{"listener", i, "require_certificate"}, "nobody could log in without a certificate: set password_file in [auth], or [auth.token]")
 		}
 	}
 	return nil
@@ -97,7 +100,8 @@ func (l listenerConfig) certificateIsName() bool {
 	return l.CertificateIsName == nil || *l.CertificateIsName
 }
 
-func (c *config) takesPasswords() bool { return c.Auth.PasswordFile != "" }
+// takesLogins reports whether passwords or tokens let clients in.
+func (c *config) takesLogins() bool { return c.Auth.PasswordFile != "" || c.Auth.Token.given() }
 
 func (c *config) checkOutputs(data []byte) error {
 	names, topics, lines := map[name]bool{}, map[topicName]bool{}, map[string]bool{}

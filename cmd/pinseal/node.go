@@ -160,7 +160,7 @@ func (n *node) openBroker() (err error) {
 		case l.tls():
 			listener.TLS = n.servers[i].OptionalConfig()
 		}
-		if n.config.takesPasswords() && (!l.requiresCertificate() || !l.certificateIsName()) {
+		if n.config.takesLogins() && (!l.requiresCertificate() || !l.certificateIsName()) {
 			listener.Authenticate = n.logins.authenticate
 		}
 		listeners = append(listeners, listener)
@@ -241,6 +241,7 @@ func (n *node) Run(ctx context.Context) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	if n.broker != nil {
 		group.Go(func() error { return n.broker.Run(brokerCtx) })
+		group.Go(func() error { n.logins.tokens.Run(ctx); return nil })
 	}
 	group.Go(func() error {
 		defer stopBroker()

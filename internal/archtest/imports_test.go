@@ -26,6 +26,7 @@ const (
 	goSystemd = "github.com/coreos/go-systemd/v22"
 	gpioioctl = "periph.io/x/host/v3/gpioioctl" // in tests only; never its parent: host.Init maps /dev/mem
 	jsontext  = "github.com/go-json-experiment/json/jsontext"
+	jose      = "github.com/go-jose/go-jose/v4"
 	kong      = "github.com/alecthomas/kong"
 	mochi     = "github.com/mochi-mqtt/server/v2"
 	paho      = "github.com/eclipse/paho.mqtt.golang"
@@ -64,6 +65,7 @@ func table() []row {
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},
 		{"broker", []string{"pki", "broker/internal/frame"}, []string{gorilla, mochi, rate}},
 		{"broker/auth", []string{"pki"}, []string{argon2}},
+		{"broker/token", []string{"pki"}, []string{jose}},
 		{"broker/internal/frame", nil, nil},
 		{"agent", []string{"signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
