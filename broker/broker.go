@@ -15,6 +15,7 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+	"golang.org/x/time/rate"
 )
 
 // Broker is an MQTT broker. Its methods are safe for concurrent use.
@@ -30,7 +31,7 @@ type Broker struct {
 	journal   journal
 	buffers   sync.Pool
 	wsBuffers sync.Pool // of what is being written to a WebSocket
-	rates     sync.Map  // identity: *rate.Limiter; as many as the authority has named
+	rates     publishRates
 	started   atomic.Bool
 	ready     chan struct{}
 	stopping  chan struct{}
@@ -50,8 +51,9 @@ func New(cfg Config) (*Broker, error) {
 		listeners: cfg.Listeners,
 		limits:    cfg.Limits.withDefaults(),
 		log:       cfg.Log,
-		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, listeners: map[*Listener]int{}},
+		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
 		sessions:  sessions{owners: map[string]*conn{}, away: map[string]*away{}},
+		rates:     publishRates{of: map[string]*publishRate{}},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 	}
@@ -149,6 +151,7 @@ func (b *Broker) tick(ctx context.Context) {
 		case now := <-t.C:
 			b.expire(now)
 			b.endLogins(now)
+			b.conns.forgetConnects(now)
 		}
 	}
 }

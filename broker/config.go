@@ -58,6 +58,8 @@ type Limits struct {
 	// MaxConnections counts all network connections, MaxConnectionsPerAddress those of one IP address. A connection
 	// above either is closed at once.
 	MaxConnections, MaxConnectionsPerAddress int
+	// MaxConnectRate is the number of connections a second that one IP address may open. One above it is closed at once.
+	MaxConnectRate int
 	// MaxPending and MaxPendingPerAddress bound the connections whose CONNECT has not been accepted yet. A new one above
 	// either displaces the oldest, so that silent connections cannot lock out others.
 	MaxPending, MaxPendingPerAddress int
@@ -87,6 +89,8 @@ type Limits struct {
 	// MaxPublishRate is the number of messages a second that one identity may publish, over all its connections. Beyond,
 	// the broker reads from it more slowly. The node itself is not limited.
 	MaxPublishRate int
+	// MaxPublishBytesRate is the same for the bytes of topics and payloads.
+	MaxPublishBytesRate int
 	// MaxQueuedMessages and MaxQueuedBytes bound what waits for a connected client that reads too slowly. Messages
 	// beyond are not delivered to it.
 	MaxQueuedMessages, MaxQueuedBytes int
@@ -98,6 +102,7 @@ func DefaultLimits() Limits {
 		MaxPacketBytes:           128 << 10,
 		MaxConnections:           1024,
 		MaxConnectionsPerAddress: 512,
+		MaxConnectRate:           200,
 		MaxPending:               256,
 		MaxPendingPerAddress:     128,
 		ConnectTimeout:           10 * time.Second,
@@ -115,6 +120,7 @@ func DefaultLimits() Limits {
 		MaxInflightBytes:         8 << 20,
 		ReceiveMaximum:           1024,
 		MaxPublishRate:           20000,
+		MaxPublishBytesRate:      32 << 20,
 		MaxQueuedMessages:        1024,
 		MaxQueuedBytes:           1 << 20,
 	}
@@ -132,6 +138,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxPacketBytes, d.MaxPacketBytes},
 		{&l.MaxConnections, d.MaxConnections},
 		{&l.MaxConnectionsPerAddress, d.MaxConnectionsPerAddress},
+		{&l.MaxConnectRate, d.MaxConnectRate},
 		{&l.MaxPending, d.MaxPending},
 		{&l.MaxPendingPerAddress, d.MaxPendingPerAddress},
 		{&l.MaxStoredSessions, d.MaxStoredSessions},
@@ -145,6 +152,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxInflightBytes, d.MaxInflightBytes},
 		{&l.ReceiveMaximum, d.ReceiveMaximum},
 		{&l.MaxPublishRate, d.MaxPublishRate},
+		{&l.MaxPublishBytesRate, d.MaxPublishBytesRate},
 		{&l.MaxQueuedMessages, d.MaxQueuedMessages},
 		{&l.MaxQueuedBytes, d.MaxQueuedBytes},
 	} {

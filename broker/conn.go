@@ -48,7 +48,8 @@ type conn struct {
 	inflightBytes atomic.Int64
 	fullUntil     atomic.Int64 // Unix nanoseconds
 
-	request request
+	request    request
+	publishing *publishRate // of the identity, as soon as it has published; as is request, of the goroutine that reads
 }
 
 // peer is who a client is, as far as it is known.

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"golang.org/x/time/rate"
 )
 
 // conns knows every connection, so that they can be capped, found and closed.
@@ -12,26 +14,30 @@ type conns struct {
 	stopping  bool
 	all       map[*conn]struct{}
 	addresses map[netip.Addr]int
+	connects  map[netip.Addr]*rate.Limiter
 	listeners map[*Listener]int
 	network   int     // those in all that came through a listener
 	pending   []*conn // those that have not been admitted, oldest first
 	serving   sync.WaitGroup
 }
 
-// add counts the connection in, or reports false if there is no room for it. A new connection displaces an old one that
-// is still silent.
-func (s *conns) add(c *conn, limits Limits) bool {
+// add counts the connection in, or says why there is no room for it. A new connection displaces an old one that is still
+// silent.
+func (s *conns) add(c *conn, limits Limits) Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return false
+		return ReasonTooManyConnections
 	}
 	if c.listener != nil {
 		if most := c.listener.MaxConnections; most > 0 && s.listeners[c.listener] >= most {
-			return false
+			return ReasonTooManyConnections
 		}
 		if s.network >= limits.MaxConnections || s.addresses[c.address] >= limits.MaxConnectionsPerAddress {
-			return false
+			return ReasonTooManyConnections
+		}
+		if !s.mayConnect(c.address, limits) {
+			return ReasonConnectRate
 		}
 		s.displace(c.address, limits)
 		s.network++
@@ -41,7 +47,7 @@ func (s *conns) add(c *conn, limits Limits) bool {
 	}
 	s.all[c] = struct{}{}
 	s.serving.Add(1)
-	return true
+	return ""
 }
 
 // displace makes room among the pending connections.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -293,25 +294,50 @@ func TestSlowReader(t *testing.T) {
 }
 
 func TestPublishRate(t *testing.T) {
+	for name, change := range map[string]func(*broker.Limits){
+		"messages": func(l *broker.Limits) { l.MaxPublishRate = 50 },
+		// 1000 bytes of topic and payload; the largest packet makes 50 of them at once.
+		"bytes": func(l *broker.Limits) { l.MaxPublishBytesRate, l.MaxPacketBytes = 50_000, 50_000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for clocks
+			s := start(t, func(c *broker.Config) { change(&c.Limits) })
+			alice, again, bob := s.connect(t, "alice", "1"), s.connect(t, "alice", "2"), s.connect(t, "bob", "")
+			payload := strings.Repeat("m", 999)
+			began := time.Now()
+			for range 50 { // 50 at once are allowed, the other 50 take a second
+				alice.publish(t, "x", payload, 1)
+				again.publish(t, "x", payload, 1)
+			}
+			if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
+				t.Errorf("100 messages at 50 a second took %v", took)
+			}
+			began = time.Now()
+			bob.publish(t, "x", payload, 1) // is another identity
+			if took := time.Since(began); took > 500*time.Millisecond {
+				t.Errorf("another identity waited %v", took)
+			}
+			if n := s.Stats().ByReason[broker.ReasonThrottled]; n == 0 {
+				t.Error("not counted")
+			}
+		})
+	}
+}
+
+func TestConnectRate(t *testing.T) {
 	t.Parallel() // it waits for clocks
-	s := start(t, func(c *broker.Config) { c.Limits.MaxPublishRate = 50 })
-	alice, again, bob := s.connect(t, "alice", "1"), s.connect(t, "alice", "2"), s.connect(t, "bob", "")
-	began := time.Now()
-	for range 50 { // 50 at once are allowed, the other 50 take a second
-		alice.publish(t, "x", "m", 1)
-		again.publish(t, "x", "m", 1)
+	s := start(t, func(c *broker.Config) { c.Limits.MaxConnectRate = 5 })
+	first := s.connect(t, "alice", "1")
+	for range 20 {
+		s.dialTCP(t)
 	}
-	if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
-		t.Errorf("100 messages at 50 a second took %v", took)
-	}
-	began = time.Now()
-	bob.publish(t, "x", "m", 1) // is another identity
-	if took := time.Since(began); took > 500*time.Millisecond {
-		t.Errorf("another identity waited %v", took)
-	}
-	if n := s.Stats().ByReason[broker.ReasonThrottled]; n == 0 {
-		t.Error("not counted")
-	}
+	eventually(t, "refused", func() bool { return s.Stats().ByReason[broker.ReasonConnectRate] >= 15 })
+	first.publish(t, "x", "m", 1)
+	s.dialNode(t) // the node is not kept out
+	eventually(t, "let in again", func() bool {
+		_, err := s.tryConnect(t, "alice", "2", nil)
+		return err == nil
+	})
 }
 
 // flaky fails to accept as a process does that has run out of file descriptors.

@@ -56,11 +56,12 @@ func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
 // admit starts serving a connection if the caps allow it.
 func (b *Broker) admit(raw net.Conn, l *Listener) {
 	c := newConn(b, raw, l, addressOf(raw))
-	if b.conns.add(c, b.limits) {
+	reason := b.conns.add(c, b.limits)
+	if reason == "" {
 		go b.serve(c)
 		return
 	}
-	c.end(ReasonTooManyConnections, "")
+	c.end(reason, "")
 	_ = raw.Close() // nothing was said on it
 }
 
@@ -180,7 +181,7 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	c := newConn(b, far, nil, netip.Addr{})
-	if !b.conns.add(c, b.limits) {
+	if b.conns.add(c, b.limits) != "" {
 		return nil, net.ErrClosed
 	}
 	go b.serve(c)

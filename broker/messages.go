@@ -9,7 +9,6 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
-	"golang.org/x/time/rate"
 )
 
 // nowhere is the topic of publishes that were refused.
@@ -20,7 +19,7 @@ const nowhere = "-"
 func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	r := &c.request
 	h.broker.journal.published.Add(1)
-	h.throttle(c)
+	h.broker.throttle(c, len(pk.TopicName)+len(pk.Payload))
 	h.waitForNode(c, pk.TopicName)
 	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Qos, pk.FixedHeader.Retain); reason != "" {
 		h.broker.denied(reason, c, pk.TopicName)
@@ -36,27 +35,6 @@ func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.
 		pk.PacketID = r.innerID
 	}
 	return pk
-}
-
-// throttle waits until the identity may publish another message. Meanwhile nothing is read from the connection.
-func (h *hook) throttle(c *conn) {
-	if c.listener == nil {
-		return
-	}
-	limit := h.broker.limits.MaxPublishRate
-	limiter, ok := h.broker.rates.Load(c.identity())
-	if !ok {
-		limiter, _ = h.broker.rates.LoadOrStore(c.identity(), rate.NewLimiter(rate.Limit(limit), limit))
-	}
-	l, ok := limiter.(*rate.Limiter)
-	if !ok || l.Allow() {
-		return
-	}
-	h.broker.throttled(c)
-	select {
-	case <-time.After(l.Reserve().Delay()):
-	case <-c.closing:
-	}
 }
 
 // What the node may have been sent and not have acknowledged before those who publish to it wait: less than the limits

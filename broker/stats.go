@@ -14,6 +14,7 @@ type Reason string
 // The fixed list of reasons.
 const (
 	ReasonTooManyConnections   Reason = "too-many-connections"    // the caps on connections
+	ReasonConnectRate          Reason = "connect-rate"            // MaxConnectRate
 	ReasonDisplaced            Reason = "displaced"               // the oldest silent connection made room for a new one
 	ReasonHandshake            Reason = "handshake"               // TLS failed: no certificate, a foreign one, an expired one
 	ReasonOrigin               Reason = "origin-not-allowed"      // a web page that is not in Listener.Origins
@@ -36,7 +37,7 @@ const (
 	ReasonTooManySubscriptions Reason = "too-many-subscriptions"  // MaxSubscriptions
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
-	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate
+	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate or MaxPublishBytesRate
 	ReasonSlow                 Reason = "slow"                    // a client that did not read within WriteTimeout
 	ReasonCertificate          Reason = "certificate"             // a certificate that is no longer accepted
 	ReasonRevoked              Reason = "revoked"                 // an identity that Policy.Denied names
@@ -48,7 +49,7 @@ const (
 // Reasons lists every Reason.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonTooManyConnections, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
+		ReasonTooManyConnections, ReasonConnectRate, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonRevoked, ReasonTakenOver, ReasonDisconnected, ReasonPanic,

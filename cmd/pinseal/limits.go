@@ -11,6 +11,7 @@ type limitsConfig struct {
 	MaxPacketBytes           limit          `toml:"max_packet_bytes"`
 	MaxConnections           limit          `toml:"max_connections"`
 	MaxConnectionsPerAddress limit          `toml:"max_connections_per_address"`
+	MaxConnectRate           limit          `toml:"max_connect_rate"`
 	MaxPending               limit          `toml:"max_pending"`
 	MaxPendingPerAddress     limit          `toml:"max_pending_per_address"`
 	ConnectTimeout           positiveLength `toml:"connect_timeout"`
@@ -28,6 +29,7 @@ type limitsConfig struct {
 	MaxInflightBytes         limit          `toml:"max_inflight_bytes"`
 	ReceiveMaximum           limit          `toml:"receive_maximum"`
 	MaxPublishRate           limit          `toml:"max_publish_rate"`
+	MaxPublishBytesRate      limit          `toml:"max_publish_bytes_rate"`
 	MaxQueuedMessages        limit          `toml:"max_queued_messages"`
 	MaxQueuedBytes           limit          `toml:"max_queued_bytes"`
 }
@@ -37,6 +39,7 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxPacketBytes:           int(l.MaxPacketBytes),
 		MaxConnections:           int(l.MaxConnections),
 		MaxConnectionsPerAddress: int(l.MaxConnectionsPerAddress),
+		MaxConnectRate:           int(l.MaxConnectRate),
 		MaxPending:               int(l.MaxPending),
 		MaxPendingPerAddress:     int(l.MaxPendingPerAddress),
 		ConnectTimeout:           time.Duration(l.ConnectTimeout),
@@ -54,6 +57,7 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxInflightBytes:         int(l.MaxInflightBytes),
 		ReceiveMaximum:           int(l.ReceiveMaximum),
 		MaxPublishRate:           int(l.MaxPublishRate),
+		MaxPublishBytesRate:      int(l.MaxPublishBytesRate),
 		MaxQueuedMessages:        int(l.MaxQueuedMessages),
 		MaxQueuedBytes:           int(l.MaxQueuedBytes),
 	}

@@ -1,0 +1,78 @@
+package broker
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// publishRate is how fast an identity may publish, over all its connections.
+type publishRate struct{ messages, bytes *rate.Limiter }
+
+// perSecond allows so much a second, and at once what a second allows.
+func perSecond(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n), n) }
+
+// publishRates has as many entries as the authority and the password file have named.
+type publishRates struct {
+	mu sync.Mutex
+	of map[string]*publishRate
+}
+
+func (p *publishRates) get(identity string, l *Limits) *publishRate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.of[identity]
+	if r == nil {
+		// A packet of any allowed size must have its turn.
+		bytes := rate.NewLimiter(rate.Limit(l.MaxPublishBytesRate), max(l.MaxPublishBytesRate, l.MaxPacketBytes))
+		r = &publishRate{perSecond(l.MaxPublishRate), bytes}
+		p.of[identity] = r
+	}
+	return r
+}
+
+// throttle waits until the identity may publish another message of that size. Meanwhile nothing is read from the
+// connection.
+func (b *Broker) throttle(c *conn, size int) {
+	if c.listener == nil {
+		return
+	}
+	if c.publishing == nil {
+		c.publishing = b.rates.get(c.identity(), &b.limits)
+	}
+	r, now := c.publishing, time.Now()
+	wait := max(r.messages.ReserveN(now, 1).DelayFrom(now), r.bytes.ReserveN(now, size).DelayFrom(now))
+	if wait <= 0 {
+		return
+	}
+	b.throttled(c)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.closing:
+	}
+}
+
+// mayConnect counts a connection of the address, if it has not opened too many in the last second. s.mu is held.
+func (s *conns) mayConnect(address netip.Addr, limits Limits) bool {
+	r := s.connects[address]
+	if r == nil {
+		r = perSecond(limits.MaxConnectRate)
+		s.connects[address] = r
+	}
+	return r.Allow()
+}
+
+// forgetConnects forgets the addresses that have not connected for long enough to be like new.
+func (s *conns) forgetConnects(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for address, r := range s.connects {
+		if r.TokensAt(now) >= float64(r.Burst()) {
+			delete(s.connects, address)
+		}
+	}
+}
