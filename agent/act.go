@@ -50,6 +50,7 @@ func (a *Agent) act(o *output, c *command) {
 			return
 		}
 	}
+	c.passed(stepRecorded, "")
 	on := c.action == actionOn || c.action == actionToggle && !o.line.On()
 	err := o.line.Set(on)
 	if now := o.line.On(); o.on.Swap(now) != now {
@@ -59,8 +60,10 @@ func (a *Agent) act(o *output, c *command) {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonHardware, "driving the line: %v", err))
 		return
 	}
+	c.passed(stepActed, "%s is %s", o.name, o.state())
 	a.note(c.job, c.id, nil)
 	a.answer(c.job, c.id, signing.ReasonApplied, "")
+	c.passed(stepVerdict, "%s, to %s", signing.ReasonApplied, VerdictTopic(a.cfg.Node, c.id.signer))
 	a.finish(c.job)
 }
 

@@ -58,6 +58,7 @@ func (a *Agent) refuse(j *job, id ident, err error) {
 func (a *Agent) finish(j *job) {
 	j.ack()
 	a.verifier.release(&j.route.queue, j)
+	j.arrived()
 }
 
 func reasonOf(err error) (signing.Reason, string) {
@@ -72,6 +73,7 @@ func (a *Agent) note(j *job, id ident, err error) {
 	reason, detail := signing.ReasonApplied, ""
 	if err != nil {
 		reason, detail = reasonOf(err)
+		j.stopped(reason, detail)
 	}
 	t := a.counters[reason]
 	t.count.Add(1)

@@ -55,13 +55,16 @@ func (a *Agent) judgeCommand(o *output, j *job) (*command, error) {
 		return c, err
 	}
 	c.id = j.ident()
+	j.passed(stepSignature, "")
 	if err := j.checkTopic(); err != nil {
 		return c, err
 	}
+	j.passed(stepTopic, "%s", j.topic)
 	permitted := j.policy.permits[permitKey{c.id.signer, o.name}]
 	if permitted == 0 {
 		return c, signing.Refuse(signing.ReasonNotPermitted, "%s may not command %s", c.id.signer, o.name)
 	}
+	j.passed(stepPermitted, "%s may command %s", c.id.signer, o.name)
 	if err := a.checkCommandFresh(j); err != nil {
 		return c, err
 	}
@@ -74,6 +77,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 	if err != nil {
 		return err
 	}
+	c.passed(stepFresh, "clock trusted: %v", a.cfg.Clock.Trusted())
 	if err := c.decode(); err != nil {
 		giveBack()
 		return err
@@ -82,6 +86,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		giveBack()
 		return signing.Refuse(signing.ReasonNotPermitted, "%s may not switch %s %s", c.id.signer, o.name, c.action)
 	}
+	c.passed(stepDecoded, "")
 	var outcome replay.Outcome
 	if c.legacy != nil {
 		outcome, c.commit = a.cfg.Replay.Legacy(c.id.kid, c.old.Second(), c.old.Digest())
@@ -92,6 +97,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		giveBack()
 		return err
 	}
+	c.passed(stepNumber, "%d", c.id.seq)
 	return nil
 }
 
@@ -99,6 +105,7 @@ func (c *command) decodePlain(o *output) error {
 	if !o.plainRate.Allow() {
 		return signing.Refuse(signing.ReasonRateLimited, "more than %v unsigned commands a second", o.plainRate.Limit())
 	}
+	c.passed(stepFresh, "unsigned")
 	c.action, _ = parseWord(string(c.payload))
 	return nil
 }
@@ -122,6 +129,7 @@ func (a *Agent) judgeTelemetry() {
 				continue
 			}
 			a.publishVerified(j)
+			j.passed(stepActed, "published as verified")
 			a.finish(j)
 		}
 	}
@@ -135,13 +143,16 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 		return ident{}, err
 	}
 	id := j.ident()
+	j.passed(stepSignature, "")
 	if err := j.checkTopic(); err != nil {
 		return id, err
 	}
+	j.passed(stepTopic, "%s", j.topic)
 	rule, ok := j.policy.rule(id.signer, j.topic)
 	if !ok {
 		return id, signing.Refuse(signing.ReasonNotPermitted, "%s may not publish on this topic", id.signer)
 	}
+	j.passed(stepPermitted, "%s may publish there", id.signer)
 	trusted := a.cfg.Clock.Trusted()
 	if trusted {
 		if err := a.checkTime(j.message, signing.Window{MaxAge: rule.MaxAge, MaxAhead: MaxAhead}); err != nil {
@@ -152,10 +163,12 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 	if err != nil {
 		return id, err
 	}
+	j.passed(stepFresh, "clock trusted: %v", trusted)
 	if err := refusalOf(a.cfg.Replay.Telemetry(id.kid, j.topic, id.seq, j.message.Digest())); err != nil {
 		giveBack()
 		return id, err
 	}
+	j.passed(stepNumber, "%d", id.seq)
 	if !trusted {
 		a.noteUnjudged(j, id)
 	}

@@ -18,6 +18,7 @@ type job struct {
 	ack     func()
 	route   *route
 	policy  *policy
+	trace   *journey
 
 	// One of these is set on the way in; a plain message has neither.
 	sealed *signing.Sealed

@@ -21,6 +21,7 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 		topic: m.Topic, payload: m.Payload, qos: m.QoS, ack: ack,
 		route: r, policy: a.policy.Load(), verified: make(chan struct{}),
 	}
+	j.trace = a.journeyOf(j)
 	err := j.screen(m.Retained)
 	if errors.Is(err, errOwn) {
 		ack()
@@ -32,8 +33,10 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 	if err != nil {
 		a.note(j, ident{}, err)
 		ack()
+		j.arrived()
 		return
 	}
+	j.passed(stepAdmitted, "")
 	l.in.put(j)
 }
 
@@ -65,7 +68,9 @@ func (j *job) screen(retained bool) error {
 		return signing.Refuse(signing.ReasonMalformed, "longer than %d bytes", signing.MaxSealedBytes)
 	case retained:
 		return signing.Refuse(signing.ReasonRetained, "stored by a broker")
-	case j.route.plain:
+	}
+	j.passed(stepSize, "%d bytes", len(j.payload))
+	if j.route.plain {
 		if p := string(j.payload); p != "0" && p != "1" {
 			return signing.Refuse(signing.ReasonMalformed, "neither 0 nor 1")
 		}
@@ -74,10 +79,12 @@ func (j *job) screen(retained bool) error {
 	// A sealed message begins with the base64url of a brace or white space, never with a digit.
 	if l, ok := j.policy.legacy[j.topic]; ok && len(j.payload) > 0 && isDigit(j.payload[0]) {
 		j.legacy, j.signer = &l, signing.Signer{Name: l.Signer, Key: l.Key}
+		j.passed(stepKey, "the legacy key of %s", l.Signer)
 		return nil
 	}
 	var err error
 	if j.sealed, err = signing.Parse(j.payload); err == nil {
+		j.passed(stepParsed, "a sealed message")
 		switch {
 		case j.route.own != nil:
 			j.signer, err = j.route.lookupOwn(j.sealed.KeyID())
@@ -86,6 +93,9 @@ func (j *job) screen(retained bool) error {
 		default:
 			j.signer, err = j.policy.lookup(j.sealed.KeyID())
 		}
+	}
+	if err == nil {
+		j.passed(stepKey, "%s, of %s", j.sealed.KeyID(), j.signer.Name)
 	}
 	return err
 }

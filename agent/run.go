@@ -34,6 +34,7 @@ type Agent struct {
 	policy   atomic.Pointer[policy]
 	started  atomic.Bool
 	stopping atomic.Bool
+	tracer   atomic.Pointer[Tracer] // waits for its message
 	ready    chan struct{}
 
 	announced sync.Once

@@ -26,6 +26,7 @@ type Broker struct {
 	log       *slog.Logger
 	server    *mqtt.Server
 	policy    atomic.Pointer[policy]
+	watcher   atomic.Pointer[Watcher]
 	conns     conns
 	sessions  sessions
 	journal   journal

@@ -21,6 +21,7 @@ func (h *hook) readPublish(c *conn, cl *mqtt.Client, pk packets.Packet) packets.
 	h.broker.journal.published.Add(1)
 	h.broker.throttle(c, len(pk.TopicName)+len(pk.Payload))
 	h.waitForNode(c, pk.TopicName)
+	h.broker.watchPublish(c, pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain)
 	if reason := c.grants().mayPublish(pk.TopicName, pk.FixedHeader.Qos, pk.FixedHeader.Retain); reason != "" {
 		h.broker.denied(reason, c, pk.TopicName)
 		r.denied = reason

@@ -117,6 +117,7 @@ func unlogged(suppressed uint64) slog.Attr {
 
 // refused notes that a connection was refused or ended.
 func (b *Broker) refused(reason Reason, c *conn, detail string) {
+	b.watchRefusal(reason, c, detail)
 	if write, suppressed := b.journal.counters[reason].count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "connection refused or ended",
 			slog.String("reason", string(reason)), slog.String("detail", detail), c.attrs(),

@@ -59,6 +59,9 @@ func anyCovers(allowed []string, wanted string) bool {
 	return false
 }
 
+// Matches reports whether a topic name matches a topic filter (MQTT 5.0 section 4.7).
+func Matches(filter, topic string) bool { return covers(filter, topic) }
+
 // unshared returns the filter that a shared subscription is about (section 4.8.2), and any other filter as it is. Case is
 // ignored because mochi ignores it.
 func unshared(filter string) string {

@@ -37,6 +37,7 @@ type cli struct {
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
 	Journal journalCmd `cmd:"" help:"What the node's authority issued."`
+	Trace   traceCmd   `cmd:"" help:"Follow one message through every step of the way in, and tell where it ended and why."`
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
 	Passwd  passwdCmd  `cmd:"" help:"Set or delete a password, as mosquitto_passwd does."`
 	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`

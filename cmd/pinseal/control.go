@@ -16,20 +16,23 @@ import (
 )
 
 // The control socket is how the command line on the node's own machine speaks to the running node:
-// one line of words in, "ok" or "error: …" out. Its folder's permissions say who may.
+// one line of words in; lines out that begin with "> ", if there is something to tell; then "ok" or "error: …". Its folder's permissions say who may.
 
 const controlTimeout = 10 * time.Second
 
 // errNotRunning says that no node listens on the control socket.
 var errNotRunning = errors.New("the node is not running")
 
-// controlServer answers requests with handle, which gets the words of the line.
+// controlServer answers requests with a handler.
 type controlServer struct {
 	listener net.Listener
-	handle   func(words []string) error
+	handle   controlHandler
 }
 
-func listenControl(path string, handle func(words []string) error) (*controlServer, error) {
+// controlHandler gets the words of a request, and a way to tell lines before the answer. Its context ends when the asker has gone.
+type controlHandler func(ctx context.Context, words []string, tell func(line string)) error
+
+func listenControl(path string, handle controlHandler) (*controlServer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, withHint(fmt.Errorf("making the folder of the control socket: %w", err), "run as root or as the user pinseal, or use --dir DIR")
 	}
@@ -68,27 +71,43 @@ func (s *controlServer) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("accepting on the control socket: %w", err)
 		}
-		open.Go(func() { s.answer(conn) })
+		open.Go(func() { s.answer(ctx, conn) })
 	}
 }
 
-func (s *controlServer) answer(conn net.Conn) {
+func (s *controlServer) answer(ctx context.Context, conn net.Conn) {
 	defer conn.Close() //nolint:errcheck // the answer is out or lost by then
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
 		return
 	}
+	ctx, gone := context.WithCancel(ctx)
+	defer gone()
+	_ = conn.SetReadDeadline(time.Time{})
+	go func() { // nothing more is said: what ends this read is the asker's end, or ours
+		_, _ = conn.Read(make([]byte, 1))
+		gone()
+	}()
+	// The asker may have gone; the work is done all the same.
+	tell := func(line string) {
+		_ = conn.SetWriteDeadline(time.Now().Add(controlTimeout))
+		_, _ = fmt.Fprintln(conn, line)
+	}
 	reply := "ok"
-	if err := s.handle(strings.Fields(line)); err != nil {
+	if err := s.handle(ctx, strings.Fields(line), func(line string) { tell("> " + line) }); err != nil {
 		reply = "error: " + err.Error()
 	}
-	// The asker may have gone; the work is done all the same.
-	_, _ = fmt.Fprintln(conn, reply)
+	tell(reply)
 }
 
 // askNode has the running node do something; errNotRunning if there is none.
 func askNode(path string, words ...string) error {
+	return askNodeLines(context.Background(), path, 0, func(string) {}, words...)
+}
+
+// askNodeLines is askNode for what takes a while, and tells about it line by line.
+func askNodeLines(ctx context.Context, path string, while time.Duration, each func(line string), words ...string) error {
 	conn, err := dialControl(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return errNotRunning
@@ -97,13 +116,23 @@ func askNode(path string, words ...string) error {
 		return fmt.Errorf("reaching the running node: %w", err)
 	}
 	defer conn.Close() //nolint:errcheck // the answer has been read by then
-	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout + while))
 	if _, err := fmt.Fprintln(conn, strings.Join(words, " ")); err != nil {
 		return fmt.Errorf("asking the running node: %w", err)
 	}
-	reply, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("reading the node's answer: %w", err)
+	answers := bufio.NewReader(conn)
+	reply := ""
+	for {
+		if reply, err = answers.ReadString('\n'); err != nil {
+			return fmt.Errorf("reading the node's answer: %w", err)
+		}
+		told, more := strings.CutPrefix(strings.TrimSuffix(reply, "\n"), "> ")
+		if !more {
+			break
+		}
+		each(told)
 	}
 	if reason, failed := strings.CutPrefix(strings.TrimSpace(reply), "error: "); failed {
 		return errors.New(reason)

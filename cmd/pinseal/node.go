@@ -363,8 +363,10 @@ func (n *node) checkCertificate(state tls.ConnectionState) error {
 }
 
 // handleControl does what the command line on this machine asks for.
-func (n *node) handleControl(words []string) error {
+func (n *node) handleControl(ctx context.Context, words []string, tell func(string)) error {
 	switch {
+	case len(words) > 0 && words[0] == "trace":
+		return n.Trace(ctx, words[1:], tell)
 	case len(words) == 1 && words[0] == "reload":
 		return n.Reload()
 	case len(words) == 1 && words[0] == "deny":
