@@ -29,6 +29,9 @@ type Broker struct {
 	watcher   atomic.Pointer[Watcher]
 	conns     conns
 	sessions  sessions
+	index     index
+	retained  retained
+	keeper    keeper
 	journal   journal
 	buffers   sync.Pool
 	wsBuffers sync.Pool // of what is being written to a WebSocket
@@ -53,7 +56,7 @@ func New(cfg Config) (*Broker, error) {
 		limits:    cfg.Limits.withDefaults(),
 		log:       cfg.Log,
 		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
-		sessions:  sessions{owners: map[string]*conn{}, away: map[string]*away{}},
+		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
@@ -96,11 +99,11 @@ func newServer(l Limits) *mqtt.Server {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
 	caps.MaximumMessageExpiryInterval = 0
-	caps.MaximumClientWritesPending = clamp[int32](l.MaxQueuedMessages, math.MaxInt32)
+	caps.MaximumClientWritesPending = 1                // messages do not go through mochi
 	caps.MaximumSessionExpiryInterval = math.MaxUint32 // sessions expire by our hand
 	caps.MaximumPacketSize = clamp[uint32](l.MaxPacketBytes, math.MaxUint32)
 	caps.ReceiveMaximum = clamp[uint16](l.ReceiveMaximum, math.MaxUint16)
-	caps.MaximumInflight = clamp[uint16](l.MaxInflight, math.MaxUint16)
+	caps.MaximumInflight = math.MaxUint16
 	caps.TopicAliasMaximum = 0
 	caps.MinimumProtocolVersion = 4
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
@@ -153,6 +156,7 @@ func (b *Broker) tick(ctx context.Context) {
 			b.expire(now)
 			b.endLogins(now)
 			b.conns.forgetConnects(now)
+			b.countForMochi()
 		}
 	}
 }
@@ -205,10 +209,9 @@ func (b *Broker) SetPolicy(p *Policy) error {
 		return err
 	}
 	b.policy.Store(compiled)
-	for _, cl := range b.server.Clients.GetAll() {
-		b.endSubscriptions(cl)
+	for _, s := range b.snapshotSessions() {
+		b.endSubscriptions(s)
 	}
-	b.judgeDelayedWills()
 	b.expel()
 	return nil
 }

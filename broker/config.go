@@ -82,8 +82,12 @@ type Limits struct {
 	// MaxUserProperties bounds the user properties of one packet.
 	MaxUserProperties int
 	// MaxInflight and MaxInflightBytes bound the QoS 1 and 2 messages a session has not acknowledged, those stored for an
-	// absent client included. Messages beyond are not delivered to that session.
+	// absent client included. A message beyond displaces the oldest that was not sent yet; if all were sent, it is not
+	// delivered to that session. More than 65535 have no identifiers.
 	MaxInflight, MaxInflightBytes int
+	// MaxRetained and MaxRetainedBytes bound the retained messages of all clients; the bytes are those of topics, payloads
+	// and properties. A publish beyond is refused. What the node retains does not count.
+	MaxRetained, MaxRetainedBytes int
 	// ReceiveMaximum bounds the QoS 2 messages a client has published and not yet released.
 	ReceiveMaximum int
 	// MaxPublishRate is the number of messages a second that one identity may publish, over all its connections. Beyond,
@@ -91,8 +95,8 @@ type Limits struct {
 	MaxPublishRate int
 	// MaxPublishBytesRate is the same for the bytes of topics and payloads.
 	MaxPublishBytesRate int
-	// MaxQueuedMessages and MaxQueuedBytes bound what waits for a connected client that reads too slowly. Messages
-	// beyond are not delivered to it.
+	// MaxQueuedMessages and MaxQueuedBytes bound what is written for a connected client that reads too slowly. At QoS 0
+	// messages beyond are not delivered to it, at QoS 1 and 2 they wait.
 	MaxQueuedMessages, MaxQueuedBytes int
 }
 
@@ -118,10 +122,12 @@ func DefaultLimits() Limits {
 		MaxUserProperties:        32,
 		MaxInflight:              4096,
 		MaxInflightBytes:         8 << 20,
+		MaxRetained:              16384,
+		MaxRetainedBytes:         16 << 20,
 		ReceiveMaximum:           1024,
 		MaxPublishRate:           20000,
 		MaxPublishBytesRate:      32 << 20,
-		MaxQueuedMessages:        1024,
+		MaxQueuedMessages:        8192,
 		MaxQueuedBytes:           1 << 20,
 	}
 }
@@ -150,6 +156,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxUserProperties, d.MaxUserProperties},
 		{&l.MaxInflight, d.MaxInflight},
 		{&l.MaxInflightBytes, d.MaxInflightBytes},
+		{&l.MaxRetained, d.MaxRetained},
+		{&l.MaxRetainedBytes, d.MaxRetainedBytes},
 		{&l.ReceiveMaximum, d.ReceiveMaximum},
 		{&l.MaxPublishRate, d.MaxPublishRate},
 		{&l.MaxPublishBytesRate, d.MaxPublishBytesRate},

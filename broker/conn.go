@@ -30,26 +30,21 @@ type conn struct {
 	peer     atomic.Pointer[peer]        // set by the handshake
 	client   atomic.Pointer[mqtt.Client] // set by OnConnect
 	admitted atomic.Bool                 // the CONNACK is out
-	granted  atomic.Pointer[grants]
-	ending   atomic.Pointer[Reason] // why we ended it, if we did
-	ended    chan struct{}          // closed when ending is set
-	password []byte                 // between reading the CONNECT and judging it
-	gone     chan struct{}          // closed when mochi is done with it
-	closing  chan struct{}          // closed by Close and after a failed write
+	ending   atomic.Pointer[Reason]      // why we ended it, if we did
+	ended    chan struct{}               // closed when ending is set
+	password []byte                      // between reading the CONNECT and judging it
+	gone     chan struct{}               // closed when mochi is done with it
+	closing  chan struct{}               // closed by Close and after a failed write
 
-	clientID   string // set by OnConnect, as are those of the will
-	willTopic  string
-	willQoS    byte
-	willRetain bool
+	clientID  string // set by OnConnect, as is the will
+	will      *will
+	maxPacket uint32 // the largest packet the client takes, 0 for any
+	emptyWill bool   // mochi refuses a will without payload
 
-	arrivals atomic.Int64 // numbers the messages in the session's inflight store
+	session atomic.Pointer[session] // set when it is acquired
+	present bool                    // there was one, and it goes on
 
-	// inflightBytes is an upper bound of the payloads in the session's inflight store; see roomInflight.
-	inflightBytes atomic.Int64
-	fullUntil     atomic.Int64 // Unix nanoseconds
-
-	request    request
-	publishing *publishRate // of the identity, as soon as it has published; as is request, of the goroutine that reads
+	publishing *publishRate // of the identity, as soon as it has published; of the goroutine that reads
 }
 
 // peer is who a client is, as far as it is known.
@@ -65,16 +60,6 @@ func (c *conn) identity() string {
 		return p.identity
 	}
 	return ""
-}
-
-// request is what is known about the packet that is being processed. It belongs to the goroutine that reads.
-type request struct {
-	ackID     uint16 // the client's packet identifier, where mochi works under another
-	innerID   uint16 // the other
-	denied    Reason // why a PUBLISH is refused
-	answered  bool   // the refusal is told in the acknowledgement
-	codes     []byte // SUBACK: a code for each filter, granted where mochi decides
-	emptyWill bool
 }
 
 func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
@@ -159,14 +144,4 @@ func (c *conn) acceptable(ok func(tls.ConnectionState) error) Reason {
 		return ReasonLogin
 	}
 	return ""
-}
-
-func (c *conn) grants() *grants {
-	p := c.broker.policy.Load()
-	g := c.granted.Load()
-	if g == nil || g.policy != p {
-		g = p.grants(c.identity(), c.clientID)
-		c.granted.Store(g)
-	}
-	return g
 }

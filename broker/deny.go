@@ -2,9 +2,7 @@ package broker
 
 import (
 	"strings"
-	"sync/atomic"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -22,40 +20,32 @@ func (b *Broker) expel() {
 		}
 	}
 	b.sessions.forgetDenied(b, p)
-	for topic, pk := range b.server.Topics.Retained.GetAll() {
-		if p.deniesOrigin(pk) {
-			// Without a payload it takes the one that is there away (MQTT 5.0 section 3.3.1.3).
-			b.server.Topics.RetainMessage(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Retain: true}, TopicName: topic})
-		}
-	}
-	atomic.StoreInt64(&b.server.Info.Retained, int64(b.server.Topics.Retained.Len()))
-	for _, cl := range b.server.Clients.GetAll() {
-		b.dropFromDenied(cl, p)
+	b.retained.forget(b, p.deniesOrigin)
+	for _, s := range b.snapshotSessions() {
+		s.dropIf(p.deniesOrigin)
 	}
 }
 
-// deniesOrigin reports whether a message came from an identity that is denied. mochi notes the session it came from.
-func (p *policy) deniesOrigin(pk packets.Packet) bool {
-	identity, _, _ := strings.Cut(pk.Origin, ":")
+// expelLate is called when a message is on its way that was judged by a policy which may have changed since.
+func (b *Broker) expelLate(c *conn) {
+	if b.policy.Load().denied[c.identity()] {
+		b.expel()
+	}
+}
+
+// deniesOrigin reports whether a message came from an identity that is denied.
+func (p *policy) deniesOrigin(m *message) bool {
+	identity, _, _ := strings.Cut(m.origin, ":")
 	return p.denied[identity]
 }
 
-func (b *Broker) dropFromDenied(cl *mqtt.Client, p *policy) {
-	for _, pk := range cl.State.Inflight.GetAll(false) {
-		if pk.FixedHeader.Type == packets.Publish && p.deniesOrigin(pk) && cl.State.Inflight.Delete(pk.PacketID) {
-			atomic.AddInt64(&b.server.Info.Inflight, -1)
-		}
-	}
-}
-
 // forgetDenied forgets the sessions of denied identities that are away. Those with a connection end with it.
-func (s *sessions) forgetDenied(b *Broker, p *policy) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, a := range s.away {
-		if p.denied[connOf(a.client).identity()] {
-			delete(s.away, id)
-			b.forget(a.client)
+func (t *sessions) forgetDenied(b *Broker, p *policy) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.all {
+		if p.denied[s.identity] && !s.since.IsZero() {
+			b.forget(s) // its will, which is not permitted any more either
 		}
 	}
 }

@@ -6,8 +6,10 @@
 //     deadline on every write, and it can always be closed: shutdown does not depend on what a client does.
 //   - The byte stream passes a strict check (package frame) before mochi's decoder sees it: only whole, well-formed
 //     packets of a bounded size get through.
-//   - Writes never block inside mochi: they are collected and sent by a goroutine of the connection, so that a client that
-//     does not read delays nobody else.
+//   - Writes never block: they are collected and sent by a goroutine of the connection, so that a client that does not read
+//     delays nobody else.
+//   - Sessions, subscriptions, retained messages, wills and every PUBLISH are ours; mochi decodes packets and keeps the
+//     connection. Its own would lose messages, their order and their identifiers.
 //   - Who a client is comes from its TLS certificate or, where a listener takes them, from a password or a token. Sessions
 //     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.

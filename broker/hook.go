@@ -24,8 +24,7 @@ func (h *hook) ID() string { return "pinseal" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case mqtt.OnPacketRead, mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished,
-		mqtt.OnACLCheck, mqtt.OnPublish, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPacketEncode, mqtt.OnWill,
-		mqtt.OnPublishDropped, mqtt.OnQosPublish:
+		mqtt.OnPacketEncode, mqtt.OnSysInfoTick:
 		return true
 	}
 	return false
@@ -50,8 +49,10 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 	if c == nil {
 		return packets.ErrNotAuthorized
 	}
-	h.restoreWill(c, cl)
-	if r := h.judgeConnect(c, cl, pk); r != nil {
+	if pk.Connect.WillFlag {
+		c.will = h.willOf(c, &pk)
+	}
+	if r := h.judgeConnect(c, pk); r != nil {
 		c.end(r.reason, r.detail)
 		_ = h.broker.server.SendConnack(cl, r.codeFor(cl), false, nil) // the connection ends anyway
 		return r.code
@@ -80,7 +81,7 @@ func (r *refusal) codeFor(cl *mqtt.Client) packets.Code {
 	return r.code
 }
 
-func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusal {
+func (h *hook) judgeConnect(c *conn, pk packets.Packet) *refusal {
 	id := pk.Connect.ClientIdentifier
 	username := string(pk.Connect.Username)
 	p := c.peer.Load()
@@ -107,12 +108,25 @@ func (h *hook) judgeConnect(c *conn, cl *mqtt.Client, pk packets.Packet) *refusa
 	if c.clientID = id; id == "" {
 		c.clientID = h.assignedID(c)
 	}
-	if will := cl.Properties.Will; will.Flag != 0 {
-		if reason := c.grants().mayPublish(will.TopicName, will.Qos, will.Retain); reason != "" {
-			return &refusal{ReasonWill, packets.ErrNotAuthorized, string(reason) + ": " + will.TopicName}
+	if c.will != nil {
+		m := c.will.message
+		if reason := h.broker.policy.Load().grants(c.identity(), c.clientID).mayPublish(m.topic, m.qos, m.retain); reason != "" {
+			return &refusal{ReasonWill, packets.ErrNotAuthorized, string(reason) + ": " + m.topic}
 		}
 	}
 	return nil
+}
+
+// willOf keeps the will that a CONNECT names: mochi forgets half of its properties.
+func (h *hook) willOf(c *conn, pk *packets.Packet) *will {
+	params := &pk.Connect
+	payload := params.WillPayload
+	if c.emptyWill {
+		payload = nil
+	}
+	m := newMessage(params.WillTopic, payload, params.WillQos, params.WillRetain, &params.WillProperties, time.Now())
+	m.own = c.listener == nil
+	return &will{m, time.Duration(params.WillProperties.WillDelayInterval) * time.Second}
 }
 
 // bound sets the limits of a session.
@@ -126,15 +140,8 @@ func (h *hook) bound(c *conn, cl *mqtt.Client) {
 	if props.SessionExpiryInterval > h.broker.sessionExpirySeconds() {
 		props.SessionExpiryInterval = h.broker.sessionExpirySeconds()
 	}
-	// Without this, the wills of sessions long forgotten could be piled up (MQTT 5.0 section 3.1.3.2.2).
-	cl.Properties.Will.WillDelayInterval = min(cl.Properties.Will.WillDelayInterval, props.SessionExpiryInterval)
-	c.willTopic, c.willQoS, c.willRetain = cl.Properties.Will.TopicName, cl.Properties.Will.Qos, cl.Properties.Will.Retain
-	// A topic alias is lost when mochi drops the message that introduced it.
-	props.TopicAliasMaximum = 0
-	// mochi's flow control deadlocks on its own lock, and stalls for good: waitRoom does it instead.
-	c.out.window = int(props.ReceiveMaximum)
-	props.ReceiveMaximum = 0
-	cl.State.Inflight.ResetSendQuota(0)
+	c.maxPacket = props.MaximumPacketSize
+	cl.Properties.Will = mqtt.Will{} // it is the session's
 }
 
 // OnConnectAuthenticate lets in what OnConnect has let through.
@@ -143,22 +150,22 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 	return c != nil && c.client.Load() == cl
 }
 
-// OnSessionEstablish runs right before mochi looks for a session of the same name.
+// OnSessionEstablish runs right before the CONNACK. mochi looks for a session of its own then, and never finds one.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 	c := connOf(cl)
-	h.broker.sessions.acquire(c, cl.ID)
+	var s *session
+	s, c.present = h.broker.acquire(c, cl.ID, cl.Properties.Clean)
+	s.setWill(c.will)
 	h.broker.conns.settle(c)
-	if stored, ok := h.broker.server.Clients.Get(cl.ID); ok {
-		c.arrivals.Store(rank(stored))
-	}
 }
 
 // OnSessionEstablished runs when the CONNACK is out.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	c := connOf(cl)
 	c.admit()
-	c.inflightBytes.Store(inflightBytes(cl))
-	h.broker.endSubscriptions(cl) // the policy may have changed while the session had no connection
+	s := c.session.Load()
+	h.broker.endSubscriptions(s) // the policy may have changed while the session had no connection
+	s.attach(c, cl.Properties.ProtocolVersion, receiveMaximum(cl), h.broker.keepFor(cl))
 	if h.broker.policy.Load().denied[c.identity()] {
 		c.kick(ReasonRevoked, packets.ErrNotAuthorized) // since OnConnect
 	}
@@ -168,34 +175,60 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	}
 }
 
-// OnPacketRead sees every packet of a client before mochi acts on it.
+// receiveMaximum is how many QoS 1 and 2 messages the client takes at a time (section 3.1.2.11.3).
+func receiveMaximum(cl *mqtt.Client) uint16 {
+	if n := cl.Properties.Props.ReceiveMaximum; n > 0 {
+		return n
+	}
+	return math.MaxUint16
+}
+
+// done is a packet on which mochi does nothing: it is not waiting for an acknowledgement.
+func done() packets.Packet {
+	return packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
+}
+
+// OnPacketRead sees every packet of a client before mochi acts on it. Sessions and messages are handled here.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	c.request = request{emptyWill: c.request.emptyWill}
-	switch pk.FixedHeader.Type {
-	case packets.Connect:
+	if pk.FixedHeader.Type == packets.Connect {
 		return h.readConnect(c, cl, pk)
-	case packets.Publish:
-		return h.readPublish(c, cl, pk), nil
-	case packets.Subscribe, packets.Unsubscribe:
-		// mochi mixes up the identifiers of clients with its own and would refuse this one if it has a message under
-		// way that has the same. 0 never collides; OnPacketEncode puts the client's back.
-		c.request.ackID = pk.PacketID
-		pk.PacketID, pk.FixedHeader.Qos = 0, 0
-	case packets.Puback, packets.Pubcomp:
-		c.acknowledged()
-	case packets.Pubrec:
-		if pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
-			c.acknowledged()
-		}
-	case packets.Disconnect:
-		pk.ReasonCode = c.in.DisconnectReason() // mochi overlooks it where no properties follow
 	}
-	return pk, nil
+	s := c.session.Load()
+	c.waitRoom()
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		if s.tooManyReceived(&pk) {
+			c.kick(ReasonReceiveMaximum, packets.ErrReceiveMaximum)
+			return pk, packets.ErrRejectPacket
+		}
+		h.readPublish(c, s, &pk)
+	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		h.readAck(c, s, &pk)
+	case packets.Subscribe:
+		h.readSubscribe(c, s, &pk)
+	case packets.Unsubscribe:
+		h.readUnsubscribe(c, s, &pk)
+	case packets.Disconnect:
+		h.readDisconnect(c, s, cl, &pk)
+		return pk, nil
+	default:
+		return pk, nil
+	}
+	return done(), nil
+}
+
+// readDisconnect notes that a client goes in peace: then there is no will (section 3.14.4).
+func (h *hook) readDisconnect(c *conn, s *session, cl *mqtt.Client, pk *packets.Packet) {
+	pk.ReasonCode = c.in.DisconnectReason() // mochi overlooks it where no properties follow
+	fromNothing := cl.Properties.Props.SessionExpiryInterval == 0 && pk.Properties.SessionExpiryInterval > 0
+	if pk.ReasonCode == packets.CodeDisconnect.Code && !fromNothing { // mochi refuses that
+		s.takeWill()
+	}
 }
 
 func (h *hook) readConnect(c *conn, cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if c.in.Version() < 5 && !pk.Connect.Clean && pk.Connect.ClientIdentifier == "" {
+	if c.in.Version() < version5 && !pk.Connect.Clean && pk.Connect.ClientIdentifier == "" {
 		// MQTT 3.1.1 section 3.1.3.1; mochi answers with a code that 3.1.1 does not have.
 		c.end(ReasonClientID, "missing")
 		_ = h.broker.server.SendConnack(cl, packets.ErrClientIdentifierNotValid, false, nil) // the connection ends anyway
@@ -205,24 +238,30 @@ func (h *hook) readConnect(c *conn, cl *mqtt.Client, pk packets.Packet) (packets
 	clear(pk.Connect.Password)
 	pk.Connect.Password, pk.Connect.PasswordFlag = nil, false
 	if pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0 {
-		c.request.emptyWill = true // legal, but mochi refuses it
+		c.emptyWill = true // legal, but mochi refuses it
 		pk.Connect.WillPayload = []byte{0}
 	}
 	return pk, nil
 }
 
-func (h *hook) restoreWill(c *conn, cl *mqtt.Client) {
-	if c.request.emptyWill {
-		cl.Properties.Will.Payload = nil
+// OnPacketEncode sees the packets that mochi writes itself: CONNACK, PINGRESP, DISCONNECT.
+func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := connOf(cl)
+	switch {
+	case c == nil:
+	case pk.FixedHeader.Type == packets.Connack:
+		h.encodeConnack(c, cl, &pk)
+	case pk.FixedHeader.Type == packets.Disconnect && cl.Properties.ProtocolVersion < version5:
+		pk.FixedHeader.Type = 0 // no server sends it in MQTT 3.1.1; mochi refuses to encode type 0
 	}
+	return pk
 }
 
-// OnWill judges a will again when it is due. mochi publishes it past every other check.
-func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	c := connOf(cl)
-	if reason := c.grants().mayPublish(will.TopicName, will.Qos, will.Retain); reason != "" {
-		h.broker.denied(ReasonWill, c, will.TopicName)
-		return mqtt.Will{}, nil // without a topic it reaches nobody
+func (h *hook) encodeConnack(c *conn, cl *mqtt.Client, pk *packets.Packet) {
+	pk.SessionPresent = c.present && pk.ReasonCode == 0
+	pk.Properties.MaximumPacketSize = clamp[uint32](h.broker.limits.MaxPacketBytes, math.MaxUint32)
+	if cl.Properties.Props.SessionExpiryIntervalFlag {
+		pk.Properties.SessionExpiryInterval = cl.Properties.Props.SessionExpiryInterval
+		pk.Properties.SessionExpiryIntervalFlag = true
 	}
-	return will, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -233,8 +234,8 @@ func TestStoredMessagesAreLimited(t *testing.T) {
 		change func(*broker.Limits)
 		most   int
 	}{
-		{"messages", func(l *broker.Limits) { l.MaxInflight = 5 }, 5},
-		{"bytes", func(l *broker.Limits) { l.MaxInflightBytes = 5000 }, 6},
+		{"messages", func(l *broker.Limits) { l.MaxInflight = 4 }, 4},
+		{"bytes", func(l *broker.Limits) { l.MaxInflightBytes = 4100 }, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := start(t, func(c *broker.Config) { tc.change(&c.Limits) })
@@ -245,18 +246,81 @@ func TestStoredMessagesAreLimited(t *testing.T) {
 			_ = c.Close()
 			eventually(t, "gone", func() bool { return s.Stats().Connections == 0 })
 			bob := s.connect(t, "bob", "")
-			for range 20 {
-				bob.publish(t, "x", string(make([]byte, 1000)), 1)
+			for n := range 20 {
+				bob.publish(t, "x", fmt.Sprintf("%01000d", n), 1)
+			}
+			if n := s.Stats().ByReason[broker.ReasonQueueFull]; n != 16 {
+				t.Errorf("%d counted, want 16", n)
 			}
 			c = s.dialRaw(t, "alice")
 			c.send(t, persistent311("id"), []byte{0xc0, 0})
 			c.read(t)
-			got := 0
-			for c.read(t)[0] != 0xd0 {
-				got++
+			for n := 20 - tc.most; n < 20; n++ { // the oldest made room
+				if m := c.read(t); string(m[len(m)-3:]) != fmt.Sprintf("%03d", n) {
+					t.Errorf("received %q, want number %d", m[len(m)-3:], n)
+				}
 			}
-			if got == 0 || got > tc.most {
-				t.Errorf("%d messages were stored, want at most %d", got, tc.most)
+			if m := c.read(t); m[0] != 0xd0 {
+				t.Errorf("received % x, want the answer to PINGREQ", m)
+			}
+		})
+	}
+}
+
+// What was sent once cannot be displaced: the client may be about to acknowledge it.
+func TestMessagesUnderWayAreNotDisplaced(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Limits.MaxInflight = 3 })
+	bob := s.connect(t, "bob", "")
+	c := s.dialRaw(t, "alice")
+	c.send(t, persistent311("id"), packet(0x82, []byte{0, 1}, str("x"), []byte{1}))
+	c.read(t)
+	c.read(t)
+	for n := range 5 {
+		bob.publish(t, "x", fmt.Sprint(n), 1)
+	}
+	for n := range 3 {
+		if m := c.read(t); string(m[len(m)-1:]) != fmt.Sprint(n) {
+			t.Errorf("received %q, want number %d", m, n)
+		}
+	}
+	c.send(t, []byte{0xc0, 0})
+	if m := c.read(t); m[0] != 0xd0 {
+		t.Errorf("received % x, want the answer to PINGREQ", m)
+	}
+}
+
+func TestRetainedMessagesAreLimited(t *testing.T) {
+	for name, change := range map[string]func(*broker.Limits){
+		"messages": func(l *broker.Limits) { l.MaxRetained = 2 },
+		"bytes":    func(l *broker.Limits) { l.MaxRetainedBytes = 2 * len("a1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(c *broker.Config) { change(&c.Limits) })
+			others := s.Stats().Retained
+			c := s.dialRaw(t, "alice")
+			c.send(t, connect5("id"))
+			c.read(t)
+			publish := func(topic, payload string, code byte) {
+				t.Helper()
+				c.send(t, packet(0x33, str(topic), []byte{0, 7, 0}, []byte(payload)))
+				ack := c.read(t)
+				if got := append(ack, 0)[min(4, len(ack))]; ack[0] != 0x40 || got != code {
+					t.Errorf("%s: PUBACK % x, want code %#x", topic, ack, code)
+				}
+			}
+			publish("a", "1", 0)
+			publish("b", "1", 0)
+			publish("c", "1", 0x97)
+			publish("a", "2", 0) // in the place of another
+			publish("b", "", 0)  // makes room
+			publish("c", "1", 0)
+			await(t, s.connect(t, "bob", "").Publish("d", 1, true, "refused, which MQTT 3.1.1 cannot say"))
+			await(t, s.dialNode(t).Publish("n", 1, true, "the node is not limited"))
+			if n := s.Stats().Retained - others; n != 3 {
+				t.Errorf("%d messages retained, want 3", n)
+			}
+			if n := s.Stats().ByReason[broker.ReasonRetainedFull]; n != 2 {
+				t.Errorf("%d counted, want 2", n)
 			}
 		})
 	}

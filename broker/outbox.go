@@ -26,25 +26,40 @@ type outbox struct {
 	closed   bool
 	grace    *time.Timer
 	finished chan struct{}
+	messages int  // in buf
+	full     bool // a message was turned away: the session is told when there is room
 
-	window  int // how many QoS 1 and 2 messages may be unacknowledged, 0 for no limit
-	unacked int
+	held []*heldAnswer // answers that wait for the disk, and those behind them
+}
+
+// heldAnswer is what a client is owed. Answers go out in the order of its requests (MQTT 5.0 section 4.6).
+type heldAnswer struct {
+	packet []byte
+	ready  bool
 }
 
 // Write never blocks.
 func (c *conn) Write(p []byte) (int, error) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if err := c.write(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// write is Write with out.mu held.
+func (c *conn) write(p []byte) error {
 	o := &c.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.closed {
-		return 0, net.ErrClosed
+		return net.ErrClosed
 	}
 	if o.buf == nil {
 		o.buf = c.broker.buffer()
 	}
 	o.buf = append(o.buf, p...)
 	c.startFlushing()
-	return len(p), nil
+	return nil
 }
 
 func (c *conn) startFlushing() {
@@ -74,8 +89,8 @@ func (c *conn) flush() {
 	o := &c.out
 	for {
 		o.mu.Lock()
-		pending := o.buf
-		o.buf = nil
+		pending, full := o.buf, o.full
+		o.buf, o.messages, o.full = nil, 0, false
 		if len(pending) == 0 {
 			o.flushing = false
 			closed := o.closed
@@ -87,6 +102,9 @@ func (c *conn) flush() {
 		}
 		o.changed.Broadcast()
 		o.mu.Unlock()
+		if s := c.session.Load(); full && s != nil {
+			s.drained()
+		}
 		err := c.send(pending)
 		c.broker.recycle(pending)
 		if err != nil {
@@ -136,47 +154,107 @@ func (c *conn) shut() {
 	close(c.out.finished)
 }
 
-// waitRoom waits until less than MaxQueuedBytes are on the way and, for a message that must be acknowledged, until the
-// client's receive maximum allows another one. It ends when the connection does.
-func (c *conn) waitRoom(acknowledged bool) {
-	o := &c.out
+// waitRoom waits until less than MaxQueuedBytes are on the way, and until there are not too many answers that wait for
+// the disk. It ends when the connection does.
+func (c *conn) waitRoom() {
+	o, l := &c.out, &c.broker.limits
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.closed && (len(o.buf) > c.broker.limits.MaxQueuedBytes || acknowledged && o.window > 0 && o.unacked >= o.window) {
+	for !o.closed && (len(o.buf) > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum) {
 		o.changed.Wait()
 	}
 }
 
-// admit marks the session as established: what mochi had stored for it is on its way.
-func (c *conn) admit() {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.admitted.Store(true)
-	c.out.changed.Broadcast()
+// written is what became of a message.
+type written int
+
+const (
+	outboxTook written = iota
+	outboxFull         // the session's drained is called when there is room
+	tooLarge           // the client does not take packets of that size
+)
+
+// writeMessage never blocks. It is called by the connection's session.
+func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
+	o, l := &c.out, &c.broker.limits
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return outboxTook // the session learns of it soon
+	}
+	if len(o.buf) >= l.MaxQueuedBytes || o.messages >= l.MaxQueuedMessages {
+		o.full = true
+		return outboxFull
+	}
+	if o.buf == nil {
+		o.buf = c.broker.buffer()
+	}
+	before := len(o.buf)
+	o.buf = appendPublish(o.buf, version, d, now)
+	if c.maxPacket > 0 && len(o.buf)-before > int(c.maxPacket) {
+		o.buf = o.buf[:before]
+		return tooLarge
+	}
+	o.messages++
+	c.broker.journal.delivered.Add(1)
+	c.startFlushing()
+	return outboxTook
 }
 
-// waitAdmitted waits until the session is established, so that nothing new overtakes what was stored.
-func (c *conn) waitAdmitted() {
-	if c.admitted.Load() {
+// answer sends a packet once what it needs is on disk, and after all answers before it. If that fails, refused says what
+// to send instead; it may be nil where a later try will do.
+func (c *conn) answer(packet []byte, need mark, refused func() []byte) {
+	keeper := &c.broker.keeper
+	if keeper.durable(need) && c.answerNow(packet) {
 		return
 	}
+	a := &heldAnswer{packet: packet}
+	c.out.mu.Lock()
+	c.out.held = append(c.out.held, a)
+	c.out.mu.Unlock()
+	c.await(a, need, refused)
+}
+
+func (c *conn) await(a *heldAnswer, need mark, refused func() []byte) {
+	c.broker.keeper.after(need, func(err error) {
+		switch {
+		case err != nil && refused == nil:
+			select {
+			case <-c.closing:
+			default:
+				c.await(a, need, nil)
+			}
+			return
+		case err != nil:
+			a.packet = refused()
+		}
+		c.releaseAnswers(a)
+	})
+}
+
+// answerNow reports false if there are answers that wait.
+func (c *conn) answerNow(packet []byte) bool {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.closed && !c.admitted.Load() {
-		o.changed.Wait()
+	if len(o.held) > 0 {
+		return false
 	}
+	_ = c.write(packet) // its error is that the connection has gone
+	return true
 }
 
-func (c *conn) sentUnacknowledged() {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.out.unacked++
+func (c *conn) releaseAnswers(ready *heldAnswer) {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ready.ready = true
+	for len(o.held) > 0 && o.held[0].ready {
+		_ = c.write(o.held[0].packet) // its error is that the connection has gone
+		o.held = o.held[1:]
+	}
+	o.changed.Broadcast()
 }
 
-func (c *conn) acknowledged() {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.out.unacked = max(0, c.out.unacked-1)
-	c.out.changed.Broadcast()
-}
+// admit marks the session as established.
+func (c *conn) admit() { c.admitted.Store(true) }

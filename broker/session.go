@@ -1,174 +1,283 @@
 package broker
 
 import (
+	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// sessions lets one connection at a time own a session, and forgets sessions whose client stayed away.
-//
-// mochi does both by itself, but unsafely: when a client connects again, the goroutine of its old connection may delete
-// the new one from mochi's table; and a session that expires leaves its subscriptions behind.
-type sessions struct {
-	mu     sync.Mutex
-	owners map[string]*conn
-	away   map[string]*away
-	node   atomic.Pointer[[]*conn] // owners made by Dial; replaced as a whole
+// session is what the broker knows of a client, beyond a connection if the client asked for that (MQTT 5.0 section 4.1).
+type session struct {
+	broker             *Broker
+	id                 string // "identity:clientid"
+	identity, clientID string
+	granted            atomic.Pointer[grants]
+	connected          atomic.Bool
+
+	mu       sync.Mutex
+	room     sync.Cond // something was taken out of the queue, or the connection has gone
+	conn     *conn     // nil while the client is away
+	kept     bool      // it is stored
+	version  byte      // of the last connection
+	keep     time.Duration
+	filters  map[string]*subscription
+	received map[uint16]struct{} // QoS 2 identifiers of the client's that were not released yet
+	queue    queue
+	awaiting bool // the disk will have the queue's first unsent message, and then it goes on
+	will     *will
+
+	// Of the table of sessions, and guarded by its lock.
+	since, until time.Time // while the client is away
+	willTimer    *time.Timer
 }
 
-// away is a session without a connection.
-type away struct {
-	client       *mqtt.Client
-	since, until time.Time
+// will is a Will Message (section 3.1.2.5).
+type will struct {
+	message *message
+	delay   time.Duration
 }
 
-// acquire makes c the owner of the session. The connection that owned it is closed, and acquire waits until mochi is
-// done with it, which takes no longer than closing it does.
-func (s *sessions) acquire(c *conn, id string) {
-	for {
-		s.mu.Lock()
-		owner := s.owners[id]
-		if owner == nil {
-			s.owners[id] = c
-			delete(s.away, id)
-			if c.listener == nil {
-				s.listNode()
-			}
-			s.mu.Unlock()
+func newSession(b *Broker, id, identity, clientID string) *session {
+	s := &session{
+		broker: b, id: id, identity: identity, clientID: clientID,
+		filters: map[string]*subscription{}, received: map[uint16]struct{}{},
+		queue: queue{byID: map[uint16]*delivery{}},
+	}
+	s.room.L = &s.mu
+	return s
+}
+
+func (s *session) grants() *grants {
+	p := s.broker.policy.Load()
+	g := s.granted.Load()
+	if g == nil || g.policy != p {
+		g = p.grants(s.identity, s.clientID)
+		s.granted.Store(g)
+	}
+	return g
+}
+
+func (s *session) mayReceive(topic string) bool { return s.grants().mayReceive(topic) }
+
+// attrs names the session in the log.
+func (s *session) attrs() slog.Attr {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c != nil {
+		return c.attrs()
+	}
+	return slog.Group("client", slog.String("identity", s.identity), slog.String("session", s.id))
+}
+
+// attach gives the session a connection. What waits for an acknowledgement is sent again, in its order, before anything
+// new (section 4.4).
+func (s *session) attach(c *conn, version byte, window uint16, keep time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn, s.version, s.keep = c, version, keep
+	s.queue.rewind(window)
+	s.connected.Store(true)
+	s.store()
+	s.pump()
+}
+
+// detach takes the connection away. keep is how long the session stays.
+func (s *session) detach(keep time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn, s.keep = nil, keep
+	s.connected.Store(false)
+	s.room.Broadcast()
+	s.store()
+}
+
+// deliver sends a message to the client, or queues it: at QoS 1 and 2, and only there, a message waits for a client that
+// is away or behind. retained says that it is sent because of a new subscription. need is what must be on disk before
+// the publisher may be told that its message is safe.
+func (s *session) deliver(m *message, t *target, retained bool) (d *delivery, need mark) {
+	if !s.mayReceive(m.topic) {
+		s.broker.withheld(s, m.topic)
+		return nil, 0
+	}
+	d = &delivery{message: m, qos: min(m.qos, t.qos), retain: retained || m.retain && t.retainAsPublished, identifiers: t.identifiers}
+	dropped := false
+	if d.qos == 0 {
+		dropped = !s.sendOnce(d)
+	} else {
+		need, dropped = s.enqueue(d)
+	}
+	if dropped {
+		s.broker.denied(ReasonQueueFull, s, m.topic)
+	}
+	return d, need
+}
+
+func (s *session) sendOnce(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return true // nobody expects it
+	}
+	return s.conn.writeMessage(s.version, d, time.Now().Unix()) != outboxFull
+}
+
+// enqueue reports whether a message was dropped for it, or it itself.
+func (s *session) enqueue(d *delivery) (need mark, dropped bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.hasRoomFor(d) {
+		dropped = true
+		oldest := s.queue.neverSent()
+		if oldest == nil {
+			return 0, true
+		}
+		s.remove(oldest)
+	}
+	s.queue.push(d)
+	if s.kept {
+		d.need = s.broker.keeper.putDelivery(s, d)
+	}
+	s.pump()
+	return d.need, dropped
+}
+
+func (s *session) hasRoomFor(d *delivery) bool {
+	l := &s.broker.limits
+	q := &s.queue
+	return q.length == 0 || q.length < min(l.MaxInflight, math.MaxUint16) && q.bytes+d.message.size() <= l.MaxInflightBytes
+}
+
+// remove takes a delivery out of the queue, for good. s.mu is held.
+func (s *session) remove(d *delivery) {
+	s.queue.remove(d)
+	if s.kept {
+		s.broker.keeper.deleteDelivery(s, d)
+	}
+	s.room.Broadcast()
+}
+
+// withdraw takes a delivery back whose publisher is told that it failed.
+func (s *session) withdraw(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queue.byID[d.id] == d && !d.sent {
+		s.remove(d)
+	}
+}
+
+// pump sends what the client can take: its receive maximum bounds what it has not acknowledged. s.mu is held.
+func (s *session) pump() {
+	now := time.Now().Unix()
+	q := &s.queue
+	for d := q.unsent; d != nil && s.conn != nil; d = q.unsent {
+		switch {
+		case !d.sent && d.message.expired(now):
+			s.remove(d)
+			continue
+		case q.underway >= q.window:
 			return
-		}
-		s.mu.Unlock()
-		owner.kick(ReasonTakenOver, packets.ErrSessionTakenOver)
-		<-owner.gone
-	}
-}
-
-// listNode renews the list of the node's own connections. s.mu is held.
-func (s *sessions) listNode() {
-	var list []*conn
-	for _, c := range s.owners {
-		if c.listener == nil {
-			list = append(list, c)
-		}
-	}
-	s.node.Store(&list)
-}
-
-// release is called when mochi is done with the connection.
-func (b *Broker) release(c *conn) {
-	defer close(c.gone)
-	cl := c.client.Load()
-	if cl == nil {
-		return
-	}
-	s := &b.sessions
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.owners[cl.ID] != c {
-		return
-	}
-	delete(s.owners, cl.ID)
-	if c.listener == nil {
-		s.listNode()
-	}
-	if current, ok := b.server.Clients.Get(cl.ID); !ok || current != cl {
-		return
-	}
-	keep := b.keepFor(cl)
-	if keep == 0 || b.policy.Load().denied[c.identity()] {
-		b.forget(cl)
-		return
-	}
-	dropAcks(cl)
-	b.limitStored(c.identity())
-	now := time.Now()
-	s.away[cl.ID] = &away{client: cl, since: now, until: now.Add(keep)}
-}
-
-// dropAcks removes acknowledgements that did not go out: they bear identifiers of this connection. The client will send
-// its message again.
-func dropAcks(cl *mqtt.Client) {
-	for _, pk := range cl.State.Inflight.GetAll(false) {
-		if pk.FixedHeader.Type == packets.Puback {
-			cl.State.Inflight.Delete(pk.PacketID)
-		}
-	}
-}
-
-// keepFor is how long the session of a client that has gone is kept.
-func (b *Broker) keepFor(cl *mqtt.Client) time.Duration {
-	switch {
-	case cl.Properties.ProtocolVersion < 5 && cl.Properties.Clean:
-		return 0
-	case cl.Properties.ProtocolVersion < 5:
-		return b.limits.MaxSessionExpiry
-	}
-	return min(time.Duration(cl.Properties.Props.SessionExpiryInterval)*time.Second, b.limits.MaxSessionExpiry)
-}
-
-// limitStored makes room for one more absent session of the identity.
-func (b *Broker) limitStored(identity string) {
-	count := 0
-	var oldest *away
-	for id, a := range b.sessions.away {
-		if strings.HasPrefix(id, identity+":") {
-			if count++; oldest == nil || a.since.Before(oldest.since) {
-				oldest = a
+		case d.released:
+			_, _ = s.conn.Write(ackPacket(s.version, typePubrel, d.id, 0, "")) // its error is that the connection has gone
+		case d.qos == 2 && !s.broker.keeper.durable(d.need):
+			// A client that has seen an identifier must not be sent another message under it after a crash.
+			s.pumpWhenDurable(d.need)
+			return
+		default:
+			switch s.conn.writeMessage(s.version, d, now) {
+			case outboxTook:
+			case outboxFull:
+				return // the outbox calls back
+			case tooLarge:
+				s.remove(d) // as if it had been delivered (section 3.1.2.11.4)
+				continue
 			}
 		}
-	}
-	if count >= b.limits.MaxStoredSessions {
-		delete(b.sessions.away, oldest.client.ID)
-		b.forget(oldest.client)
+		q.sent(d)
 	}
 }
 
-// expire forgets the sessions whose time is up.
-func (b *Broker) expire(now time.Time) {
-	s := &b.sessions
+func (s *session) pumpWhenDurable(need mark) {
+	if s.awaiting {
+		return
+	}
+	s.awaiting = true
+	s.broker.keeper.after(need, func(error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.awaiting = false
+		s.pump() // after an error it waits for the next try
+	})
+}
+
+// drained is called when the connection can take more.
+func (s *session) drained() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, a := range s.away {
-		if now.After(a.until) {
-			delete(s.away, id)
-			b.forget(a.client)
-		}
+	s.pump()
+}
+
+// acknowledge ends the delivery of a QoS 1 message, or of a QoS 2 message that its receiver refused.
+func (s *session) acknowledge(id uint16, qos byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.queue.byID[id]; d != nil && d.qos == qos && d.underway && !d.released {
+		s.remove(d)
+		s.pump()
 	}
 }
 
-// forget removes every trace of a session from mochi. The caller holds sessions.mu.
-func (b *Broker) forget(cl *mqtt.Client) {
-	b.dropDelayedWill(cl)
-	cl.ClearInflights()
-	b.server.UnsubscribeClient(cl)
-	b.server.Clients.Delete(cl.ID)
-}
-
-// dropDelayedWill takes back a will that waits for its delay. mochi does so when a client says goodbye, and only then.
-func (b *Broker) dropDelayedWill(cl *mqtt.Client) {
-	goodbye := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}}
-	_ = b.server.InjectPacket(cl, goodbye) // a plain DISCONNECT is never refused
-}
-
-// judgeDelayedWills takes back what the policy does not allow.
-func (b *Broker) judgeDelayedWills() {
-	b.sessions.mu.Lock()
-	defer b.sessions.mu.Unlock()
-	for _, a := range b.sessions.away {
-		c := connOf(a.client)
-		if c.willTopic != "" && c.grants().mayPublish(c.willTopic, c.willQoS, c.willRetain) != "" {
-			b.dropDelayedWill(a.client)
+// receivedBy notes a PUBREC. The message is not needed any more, only its identifier is. known is false for an
+// identifier that is not under way.
+func (s *session) receivedBy(id uint16) (need mark, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.queue.byID[id]
+	if d == nil || d.qos != 2 || !d.underway {
+		return 0, false
+	}
+	if !d.released {
+		m := d.message
+		s.queue.release(d)
+		if s.kept {
+			d.need = s.broker.keeper.releaseDelivery(s, d, m)
 		}
+		s.room.Broadcast()
+	}
+	return d.need, true
+}
+
+// complete notes a PUBCOMP.
+func (s *session) complete(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.queue.byID[id]; d != nil && d.released {
+		s.remove(d)
+		s.pump()
 	}
 }
 
-// sessionExpirySeconds is the limit as MQTT 5 counts it.
-func (b *Broker) sessionExpirySeconds() uint32 {
-	return clamp[uint32](b.limits.MaxSessionExpiry/time.Second, math.MaxUint32-1)
+// dropIf drops what waits for the client and is not to be delivered any more.
+func (s *session) dropIf(over func(*message) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d := s.queue.first; d != nil; {
+		next := d.next
+		if !d.released && over(d.message) {
+			s.remove(d)
+		}
+		d = next
+	}
+}
+
+// expireQueue drops what waits for an absent client and has expired.
+func (s *session) expireQueue(now int64) {
+	s.mu.Lock()
+	expiring, connected := s.queue.expiring, s.conn != nil
+	s.mu.Unlock()
+	if expiring > 0 && !connected {
+		s.dropIf(func(m *message) bool { return m.expired(now) })
+	}
 }

@@ -463,6 +463,7 @@ func TestDelayedWill(t *testing.T) {
 	s.delayedWill(t, "forgotten", expiry...)
 	eventually(t, "first gone", func() bool { return s.Stats().Connections == 1 })
 	s.delayedWill(t, "waits", expiry...)
+	bob.want(t, "w", "forgotten") // its session has ended
 	bob.want(t, "w", "waits")
 
 	s.delayedWill(t, "no longer permitted", expiry...)

@@ -37,7 +37,10 @@ const (
 	ReasonTooManySubscriptions Reason = "too-many-subscriptions"  // MaxSubscriptions
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
+	ReasonRetainedFull         Reason = "retained-full"           // a retained message beyond MaxRetained or MaxRetainedBytes
+	ReasonStorage              Reason = "storage"                 // a message that could not be written to the disk
 	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate or MaxPublishBytesRate
+	ReasonReceiveMaximum       Reason = "receive-maximum"         // more QoS 2 messages than ReceiveMaximum without PUBREL
 	ReasonSlow                 Reason = "slow"                    // a client that did not read within WriteTimeout
 	ReasonCertificate          Reason = "certificate"             // a certificate that is no longer accepted
 	ReasonRevoked              Reason = "revoked"                 // an identity that Policy.Denied names
@@ -52,6 +55,7 @@ func Reasons() []Reason {
 		ReasonTooManyConnections, ReasonConnectRate, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
+		ReasonRetainedFull, ReasonStorage, ReasonReceiveMaximum,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonRevoked, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
@@ -125,23 +129,26 @@ func (b *Broker) refused(reason Reason, c *conn, detail string) {
 	}
 }
 
+// party is a connection or a session, for the log.
+type party interface{ attrs() slog.Attr }
+
 // denied notes that a client did not get what it asked for.
-func (b *Broker) denied(reason Reason, c *conn, topic string) {
+func (b *Broker) denied(reason Reason, who party, topic string) {
 	if write, suppressed := b.journal.counters[reason].count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelWarn, "request denied",
-			slog.String("reason", string(reason)), slog.String("topic", topic), c.attrs(),
+			slog.String("reason", string(reason)), slog.String("topic", topic), who.attrs(),
 			unlogged(suppressed))
 	}
 }
 
 // withheld notes that a message was not delivered. Under an ACL file that is nothing to warn of: it allows subscriptions
 // that are wider than what may be read.
-func (b *Broker) withheld(c *conn, topic string) {
-	if c.grants().policy.file != nil {
+func (b *Broker) withheld(s *session, topic string) {
+	if b.policy.Load().file != nil {
 		b.journal.counters[ReasonDelivery].total.Add(1)
 		return
 	}
-	b.denied(ReasonDelivery, c, topic)
+	b.denied(ReasonDelivery, s, topic)
 }
 
 // throttled notes that a publish had to wait.
@@ -176,9 +183,9 @@ func (c *conn) attrs() slog.Attr {
 // Stats returns the counters.
 func (b *Broker) Stats() Stats {
 	s := Stats{
-		Sessions:      b.server.Clients.Len(),
-		Subscriptions: int(atomic.LoadInt64(&b.server.Info.Subscriptions)),
-		Retained:      b.server.Topics.Retained.Len(),
+		Sessions:      len(b.snapshotSessions()),
+		Subscriptions: b.index.len(),
+		Retained:      b.retained.len(),
 		Accepted:      b.journal.connected.total.Load(),
 		Received:      b.journal.published.Load(),
 		Sent:          b.journal.delivered.Load(),

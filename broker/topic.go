@@ -62,18 +62,24 @@ func anyCovers(allowed []string, wanted string) bool {
 // Matches reports whether a topic name matches a topic filter (MQTT 5.0 section 4.7).
 func Matches(filter, topic string) bool { return covers(filter, topic) }
 
-// unshared returns the filter that a shared subscription is about (section 4.8.2), and any other filter as it is. Case is
-// ignored because mochi ignores it.
-func unshared(filter string) string {
-	prefix, rest, ok := strings.Cut(filter, "/")
-	if !ok || !strings.EqualFold(prefix, "$share") {
-		return filter
-	}
-	_, inner, ok := strings.Cut(rest, "/")
+// splitShared returns the group and the filter of a shared subscription (section 4.8.2), or no group and any other filter
+// as it is. Any other spelling of $share was refused before.
+func splitShared(written string) (group, filter string) {
+	rest, ok := strings.CutPrefix(written, "$share/")
 	if !ok {
-		return filter
+		return "", written
 	}
-	return inner
+	group, filter, ok = strings.Cut(rest, "/")
+	if !ok {
+		return "", written
+	}
+	return group, filter
+}
+
+// unshared returns the filter that a subscription is about.
+func unshared(written string) string {
+	_, filter := splitShared(written)
+	return filter
 }
 
 // publishable reports whether clients may publish to the topic at all: mochi answers publishes to these not even with an

@@ -29,7 +29,7 @@ func (b *Broker) Watch(w *Watcher) (stop func(), err error) {
 
 func (b *Broker) watchPublish(c *conn, topic string, payload []byte, qos byte, retain bool) {
 	if w := b.watcher.Load(); w != nil && c.listener != nil {
-		d := c.grants().publication(topic, qos, retain)
+		d := c.session.Load().grants().publication(topic, qos, retain)
 		w.Published(Publication{c.identity(), c.raw.RemoteAddr().String(), topic, qos, retain, d}, payload)
 	}
 }

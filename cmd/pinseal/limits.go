@@ -27,6 +27,8 @@ type limitsConfig struct {
 	MaxUserProperties        limit          `toml:"max_user_properties"`
 	MaxInflight              limit          `toml:"max_inflight"`
 	MaxInflightBytes         limit          `toml:"max_inflight_bytes"`
+	MaxRetained              limit          `toml:"max_retained"`
+	MaxRetainedBytes         limit          `toml:"max_retained_bytes"`
 	ReceiveMaximum           limit          `toml:"receive_maximum"`
 	MaxPublishRate           limit          `toml:"max_publish_rate"`
 	MaxPublishBytesRate      limit          `toml:"max_publish_bytes_rate"`
@@ -55,6 +57,8 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxUserProperties:        int(l.MaxUserProperties),
 		MaxInflight:              int(l.MaxInflight),
 		MaxInflightBytes:         int(l.MaxInflightBytes),
+		MaxRetained:              int(l.MaxRetained),
+		MaxRetainedBytes:         int(l.MaxRetainedBytes),
 		ReceiveMaximum:           int(l.ReceiveMaximum),
 		MaxPublishRate:           int(l.MaxPublishRate),
 		MaxPublishBytesRate:      int(l.MaxPublishBytesRate),

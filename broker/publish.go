@@ -1,0 +1,244 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// publication is what became of a message.
+type publication struct {
+	need mark // what must be on disk before the publisher may be told that its message is safe
+	// placed are the sessions for which it is on its way to the disk, and where it is in their queues.
+	placed []placed
+}
+
+type placed struct {
+	session  *session
+	delivery *delivery
+}
+
+// withdraw takes the message back from clients that have not got it.
+func (p *publication) withdraw() {
+	for _, at := range p.placed {
+		at.session.withdraw(at.delivery)
+	}
+}
+
+// publish gives a message that the policy allows to all who have subscribed. A reason says that it was refused.
+func (b *Broker) publish(m *message) (p publication, refused Reason) {
+	if m.retain {
+		need, ok := b.retained.set(b, m)
+		if !ok {
+			return p, ReasonRetainedFull
+		}
+		p.need = need
+	}
+	targets := b.index.match(m)
+	for i := range targets {
+		t := &targets[i]
+		if d, need := t.session.deliver(m, t, false); need > 0 {
+			p.need = max(p.need, need)
+			p.placed = append(p.placed, placed{t.session, d})
+		}
+	}
+	return p, ""
+}
+
+// readPublish handles a PUBLISH.
+func (h *hook) readPublish(c *conn, s *session, pk *packets.Packet) {
+	b := h.broker
+	b.journal.published.Add(1)
+	b.throttle(c, len(pk.TopicName)+len(pk.Payload))
+	h.waitForNode(c, pk.TopicName)
+	b.watchPublish(c, pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain)
+	if s.alreadyReceived(pk) {
+		c.answer(ackPacket(s.version, typePubrec, pk.PacketID, 0, ""), b.keeper.latest(), nil)
+		return
+	}
+	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain, &pk.Properties, time.Now())
+	m.origin, m.own = s.id, c.listener == nil
+	reason := s.grants().mayPublish(m.topic, m.qos, m.retain)
+	var p publication
+	if reason == "" {
+		p, reason = b.publish(m)
+		b.expelLate(c)
+	}
+	if reason != "" {
+		b.denied(reason, c, m.topic)
+	}
+	h.acknowledge(c, s, pk, p, reason)
+}
+
+// acknowledge answers a PUBLISH, once what it needs is on disk.
+func (h *hook) acknowledge(c *conn, s *session, pk *packets.Packet, p publication, reason Reason) {
+	id, first := pk.PacketID, byte(typePuback)
+	switch pk.FixedHeader.Qos {
+	case 0:
+		return
+	case 2:
+		first = typePubrec
+		if reason == "" {
+			p.need = max(p.need, s.receive(id))
+		}
+	}
+	if reason != "" {
+		c.answer(ackPacket(s.version, first, id, codeFor(reason), h.reasonText(c, string(reason))), 0, nil)
+		return
+	}
+	c.answer(ackPacket(s.version, first, id, 0, ""), p.need, func() []byte {
+		p.withdraw()
+		s.forgetReceived(id)
+		return h.notStored(c, first, id, pk.TopicName)
+	})
+}
+
+// notStored is the answer to a message that could not be stored.
+func (h *hook) notStored(c *conn, first byte, id uint16, topic string) []byte {
+	h.broker.denied(ReasonStorage, c, topic)
+	if version := c.in.Version(); version == version5 {
+		return ackPacket(version, first, id, packets.ErrQuotaExceeded.Code, h.reasonText(c, string(ReasonStorage)))
+	}
+	// MQTT 3.1.1 cannot say no. A client that loses its connection sends again what was not acknowledged.
+	c.kick(ReasonStorage, packets.ErrQuotaExceeded)
+	return nil
+}
+
+// codeFor is how MQTT 5 says it (section 2.4).
+func codeFor(r Reason) byte {
+	if r == ReasonRetainedFull {
+		return packets.ErrQuotaExceeded.Code
+	}
+	return packets.ErrNotAuthorized.Code
+}
+
+// reasonText is left out where the client asked for that (section 3.1.2.11.7).
+func (h *hook) reasonText(c *conn, text string) string {
+	if p := &c.client.Load().Properties.Props; p.RequestProblemInfoFlag && p.RequestProblemInfo == 0 {
+		return ""
+	}
+	return text
+}
+
+// alreadyReceived reports whether a QoS 2 message came before and was not released yet (section 4.3.3).
+func (s *session) alreadyReceived(pk *packets.Packet) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.received[pk.PacketID]
+	return known && pk.FixedHeader.Qos == 2
+}
+
+// receive notes the identifier of a QoS 2 message.
+func (s *session) receive(id uint16) (need mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received[id] = struct{}{}
+	if s.kept {
+		return s.broker.keeper.putReceived(s, id)
+	}
+	return 0
+}
+
+// forgetReceived forgets it, because it was released or refused. known is false for one that there was not.
+func (s *session) forgetReceived(id uint16) (need mark, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known = s.received[id]; known {
+		delete(s.received, id)
+		if s.kept {
+			need = s.broker.keeper.deleteReceived(s, id)
+		}
+	}
+	return need, known
+}
+
+// tooManyReceived reports whether the client has used up our receive maximum.
+func (s *session) tooManyReceived(pk *packets.Packet) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.received[pk.PacketID]
+	return pk.FixedHeader.Qos == 2 && !known && len(s.received) >= s.broker.limits.ReceiveMaximum
+}
+
+// readAck handles what clients say about packets we have sent, and PUBREL.
+func (h *hook) readAck(c *conn, s *session, pk *packets.Packet) {
+	switch id := pk.PacketID; pk.FixedHeader.Type {
+	case packets.Puback:
+		s.acknowledge(id, 1)
+	case packets.Pubcomp:
+		s.complete(id)
+	case packets.Pubrec:
+		if pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+			s.acknowledge(id, 2)
+			return
+		}
+		need, known := s.receivedBy(id)
+		c.answer(ackPacket(s.version, typePubrel, id, unlessKnown(known), ""), need, nil)
+	case packets.Pubrel:
+		need, known := s.forgetReceived(id)
+		c.answer(ackPacket(s.version, typePubcomp, id, unlessKnown(known), ""), need, nil)
+	}
+}
+
+// unlessKnown is the reason code about an identifier.
+func unlessKnown(known bool) byte {
+	if known {
+		return 0
+	}
+	return packets.ErrPacketIdentifierNotFound.Code
+}
+
+// What the node may have been sent and not have acknowledged before those who publish to it wait: less than the limits
+// that drop messages, of the broker and of the agent, and enough for the agent to share its commits.
+const (
+	nodeWindow      = 512
+	nodeWindowBytes = 2 << 20
+	// nodePatience is how long a publisher waits for a node that is stuck.
+	nodePatience = time.Second
+)
+
+// waitForNode holds a client up that publishes what the node reads while the node has enough to do. Every connection
+// waits for itself, so a flood is slowed down at its source, and the single messages of others are neither dropped for
+// want of room nor queued behind all of it.
+func (h *hook) waitForNode(c *conn, topic string) {
+	list := h.broker.sessions.node.Load()
+	if c.listener == nil || list == nil {
+		return
+	}
+	for _, s := range *list {
+		s.awaitRoom(topic)
+	}
+}
+
+func (s *session) awaitRoom(topic string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isIdle() || !s.reads(topic) {
+		return
+	}
+	end := time.Now().Add(nodePatience)
+	timer := time.AfterFunc(nodePatience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.room.Broadcast()
+	})
+	defer timer.Stop()
+	for s.conn != nil && !s.isIdle() && time.Now().Before(end) {
+		s.room.Wait()
+	}
+}
+
+// isIdle reports whether the node's session can take more. s.mu is held.
+func (s *session) isIdle() bool {
+	return s.queue.length < nodeWindow && s.queue.bytes < nodeWindowBytes
+}
+
+// reads reports whether a subscription matches the topic. s.mu is held.
+func (s *session) reads(topic string) bool {
+	for filter := range s.filters {
+		if covers(unshared(filter), topic) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,118 @@
+package broker
+
+import "sync"
+
+// retained holds the last retained message of each topic (MQTT 5.0 section 3.3.1.3).
+type retained struct {
+	mu       sync.RWMutex
+	topics   tree[message]
+	count    int
+	expiring int // messages that expire
+	// Those that limits count: the node's own are not among them.
+	limited, limitedBytes int
+}
+
+// set keeps a retained message, or with an empty one forgets the topic's. It reports false if there is no room. need is
+// what must be on disk before the publisher may be told that it is kept.
+func (r *retained) set(b *Broker, m *message) (need mark, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.topics.get(m.topic)
+	if len(m.payload) > 0 && !r.hasRoomFor(&b.limits, m, old) {
+		return 0, false
+	}
+	if old != nil {
+		need = r.remove(b, old)
+	}
+	if len(m.payload) == 0 {
+		return need, true
+	}
+	r.add(m)
+	if m.own {
+		return need, true
+	}
+	return b.keeper.putRetained(m), true
+}
+
+func (r *retained) hasRoomFor(l *Limits, m, old *message) bool {
+	if m.own {
+		return true
+	}
+	count, bytes := r.limited+1, r.limitedBytes+m.size()
+	if old != nil && !old.own {
+		count, bytes = count-1, bytes-old.size()
+	}
+	return count <= l.MaxRetained && bytes <= l.MaxRetainedBytes
+}
+
+// add counts a message in. r.mu is held, and the topic has none.
+func (r *retained) add(m *message) {
+	r.topics.put(m.topic, m)
+	r.count++
+	if m.expires != 0 {
+		r.expiring++
+	}
+	if !m.own {
+		r.limited++
+		r.limitedBytes += m.size()
+	}
+}
+
+// remove takes a message away. r.mu is held.
+func (r *retained) remove(b *Broker, m *message) mark {
+	r.topics.remove(m.topic)
+	r.count--
+	if m.expires != 0 {
+		r.expiring--
+	}
+	if m.own {
+		return 0
+	}
+	r.limited--
+	r.limitedBytes -= m.size()
+	return b.keeper.deleteRetained(m.topic)
+}
+
+// search returns the messages on the topics that a filter matches.
+func (r *retained) search(filter string, now int64) []*message {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var found []*message
+	r.topics.search(filter, func(m *message) {
+		if !m.expired(now) {
+			found = append(found, m)
+		}
+	})
+	return found
+}
+
+// expire forgets the messages whose time is up.
+func (r *retained) expire(b *Broker, now int64) {
+	r.mu.RLock()
+	expiring := r.expiring
+	r.mu.RUnlock()
+	if expiring > 0 {
+		r.forget(b, func(m *message) bool { return m.expired(now) })
+	}
+}
+
+// forget forgets what is not to be kept any more.
+func (r *retained) forget(b *Broker, over func(*message) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []*message
+	r.topics.each(func(m *message) {
+		if over(m) {
+			found = append(found, m)
+		}
+	})
+	for _, m := range found {
+		r.remove(b, m)
+	}
+}
+
+func (r *retained) len() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.count
+}

@@ -1,0 +1,265 @@
+package broker
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// sessions is the table of all sessions. One connection at a time owns a session.
+type sessions struct {
+	mu     sync.Mutex
+	owners map[string]*conn
+	all    map[string]*session
+	node   atomic.Pointer[[]*session] // those owned by connections that Dial made; replaced as a whole
+}
+
+// acquire makes c the owner of the session with that name, a new one if there is none or clean is set; present tells
+// which. The connection that owned it is closed, and acquire waits until mochi is done with it, which takes no longer
+// than closing it does.
+func (b *Broker) acquire(c *conn, id string, clean bool) (s *session, present bool) {
+	t := &b.sessions
+	for {
+		t.mu.Lock()
+		owner := t.owners[id]
+		if owner == nil {
+			break
+		}
+		t.mu.Unlock()
+		owner.kick(ReasonTakenOver, packets.ErrSessionTakenOver)
+		<-owner.gone
+	}
+	var last *will
+	if s = t.all[id]; s != nil && clean {
+		last = b.forget(s)
+		s = nil
+	}
+	if present = s != nil; !present {
+		s = newSession(b, id, c.identity(), c.clientID)
+		t.all[id] = s
+	}
+	t.owners[id] = c
+	s.stay()
+	c.session.Store(s)
+	if c.listener == nil {
+		t.listNode()
+	}
+	t.mu.Unlock()
+	b.publishWill(s, last) // the session it belonged to has ended
+	return s, present
+}
+
+// stay takes back what was to happen to an absent client: its will, and the end of the session. The table's lock is held.
+func (s *session) stay() {
+	s.since, s.until = time.Time{}, time.Time{}
+	if s.willTimer != nil {
+		s.willTimer.Stop()
+		s.willTimer = nil
+	}
+	s.takeWill()
+}
+
+// takeWill returns the will and leaves none.
+func (s *session) takeWill() *will {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.will
+	s.will = nil
+	return w
+}
+
+func (s *session) setWill(w *will) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.will = w
+}
+
+// listNode renews the list of the node's own sessions. t.mu is held.
+func (t *sessions) listNode() {
+	var list []*session
+	for id, c := range t.owners {
+		if c.listener == nil {
+			list = append(list, t.all[id])
+		}
+	}
+	t.node.Store(&list)
+}
+
+// release is called when mochi is done with the connection.
+func (b *Broker) release(c *conn) {
+	defer close(c.gone)
+	s := c.session.Load()
+	if s == nil {
+		return
+	}
+	cl := c.client.Load()
+	keep := b.keepFor(cl)
+	s.detach(keep)
+	b.server.Clients.Delete(cl.ID)
+	due := b.leave(c, s, keep)
+	for _, w := range due {
+		b.publishWill(w.of, w.will)
+	}
+}
+
+// dueWill is a will to be published once no lock is held.
+type dueWill struct {
+	of   *session
+	will *will
+}
+
+// leave ends the ownership, and the session if it is not to be kept. It returns the wills that are due.
+func (b *Broker) leave(c *conn, s *session, keep time.Duration) (due []dueWill) {
+	t := &b.sessions
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.owners, s.id)
+	if c.listener == nil {
+		t.listNode()
+	}
+	if keep == 0 || b.policy.Load().denied[s.identity] {
+		return []dueWill{{s, b.forget(s)}}
+	}
+	if evicted := b.limitStored(s.identity); evicted != nil {
+		due = append(due, dueWill{evicted, b.forget(evicted)})
+	}
+	now := time.Now()
+	s.since, s.until = now, now.Add(keep)
+	if w := s.takeWill(); w != nil && w.delay > 0 {
+		s.delayWill(w, keep)
+	} else if w != nil {
+		due = append(due, dueWill{s, w})
+	}
+	return due
+}
+
+// delayWill publishes the will later, unless the client comes back before. The table's lock is held.
+func (s *session) delayWill(w *will, keep time.Duration) {
+	s.setWill(w)
+	var timer *time.Timer
+	timer = time.AfterFunc(min(w.delay, keep), func() {
+		t := &s.broker.sessions
+		t.mu.Lock()
+		if s.willTimer != timer {
+			t.mu.Unlock()
+			return
+		}
+		s.willTimer = nil
+		w := s.takeWill()
+		t.mu.Unlock()
+		s.broker.publishWill(s, w)
+	})
+	s.willTimer = timer
+}
+
+// publishWill publishes a will, unless the policy has changed and does not allow it any more. w may be nil.
+func (b *Broker) publishWill(s *session, w *will) {
+	if w == nil {
+		return
+	}
+	m := w.message
+	if reason := s.grants().mayPublish(m.topic, m.qos, m.retain); reason != "" {
+		b.denied(ReasonWill, s, m.topic)
+		return
+	}
+	if _, reason := b.publish(m); reason != "" {
+		b.denied(reason, s, m.topic)
+	}
+}
+
+// keepFor is how long the session of a client that has gone is kept.
+func (b *Broker) keepFor(cl *mqtt.Client) time.Duration {
+	switch {
+	case cl.Properties.ProtocolVersion < version5 && cl.Properties.Clean:
+		return 0
+	case cl.Properties.ProtocolVersion < version5:
+		return b.limits.MaxSessionExpiry
+	}
+	return min(time.Duration(cl.Properties.Props.SessionExpiryInterval)*time.Second, b.limits.MaxSessionExpiry)
+}
+
+// limitStored returns the session that must go if one more of the identity becomes absent.
+func (b *Broker) limitStored(identity string) (oldest *session) {
+	count := 0
+	for _, s := range b.sessions.all {
+		if s.identity == identity && !s.since.IsZero() {
+			if count++; oldest == nil || s.since.Before(oldest.since) {
+				oldest = s
+			}
+		}
+	}
+	if count < b.limits.MaxStoredSessions {
+		return nil
+	}
+	return oldest
+}
+
+// expire forgets what has had its time.
+func (b *Broker) expire(now time.Time) {
+	b.expireSessions(now)
+	b.retained.expire(b, now.Unix())
+	for _, s := range b.snapshotSessions() {
+		s.expireQueue(now.Unix())
+	}
+}
+
+func (b *Broker) expireSessions(now time.Time) {
+	var due []dueWill
+	t := &b.sessions
+	t.mu.Lock()
+	for _, s := range t.all {
+		if !s.since.IsZero() && now.After(s.until) {
+			due = append(due, dueWill{s, b.forget(s)})
+		}
+	}
+	t.mu.Unlock()
+	for _, w := range due {
+		b.publishWill(w.of, w.will)
+	}
+}
+
+// forget ends a session. What it returns is the will, which is due then. The caller holds sessions.mu.
+func (b *Broker) forget(s *session) *will {
+	w := s.takeWill()
+	s.stay()
+	delete(b.sessions.all, s.id)
+	s.end()
+	return w
+}
+
+// end leaves nothing of the session.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for filter := range s.filters {
+		s.broker.index.remove(s, filter)
+	}
+	clear(s.filters)
+	for d := s.queue.first; d != nil; d = d.next {
+		s.broker.keeper.letGo(d.message)
+	}
+	if s.kept {
+		s.broker.keeper.deleteSession(s)
+	}
+	s.kept = false
+	s.queue = queue{byID: map[uint16]*delivery{}}
+}
+
+func (b *Broker) snapshotSessions() []*session {
+	b.sessions.mu.Lock()
+	defer b.sessions.mu.Unlock()
+	list := make([]*session, 0, len(b.sessions.all))
+	for _, s := range b.sessions.all {
+		list = append(list, s)
+	}
+	return list
+}
+
+// sessionExpirySeconds is the limit as MQTT 5 counts it.
+func (b *Broker) sessionExpirySeconds() uint32 {
+	return clamp[uint32](b.limits.MaxSessionExpiry/time.Second, math.MaxUint32-1)
+}
