@@ -3,34 +3,41 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
+	"pinseal/actuator"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
 
 // output is an Output at work.
 type output struct {
-	name, stateTopic string
-	line             Line
-	lane             *lane
-	plainRate        *rate.Limiter
-	pressed          *route      // of actions from inside the node
-	on               atomic.Bool // what the line is driven to
+	name      string
+	actuator  Actuator
+	dims      bool
+	lane      *lane
+	plain     actions // what unsigned commands may ask for
+	plainRate *rate.Limiter
+	pressed   *route // of actions from inside the node
 
-	mu         sync.Mutex
-	publishing bool // a state is on its way to the broker
-	changed    bool // and has been overtaken
+	shown         atomic.Pointer[actuator.Status]
+	state, status shown
 }
 
-func (o *output) state() string {
-	if o.on.Load() {
-		return On
-	}
-	return Off
+func (o *output) stateNow() string { return o.shown.Load().State }
+
+// shown is a retained message that follows what it shows.
+type shown struct {
+	topic   string
+	payload func() []byte
+
+	mu         sync.Mutex
+	publishing bool // it is on its way to the broker
+	changed    bool // and has been overtaken
 }
 
 // actOnCommands takes steps 11 to 13, in the order the commands were accepted in.
@@ -51,43 +58,62 @@ func (a *Agent) act(o *output, c *command) {
 		}
 	}
 	c.passed(stepRecorded, "")
-	on := c.action == actionOn || c.action == actionToggle && !o.line.On()
-	err := o.line.Set(on)
-	if now := o.line.On(); o.on.Swap(now) != now {
-		a.publishState(o)
+	detail, err := o.actuator.Do(c.command)
+	if ruled, ok := errors.AsType[*actuator.RefusedError](err); ok {
+		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonNotPermitted, "%v", ruled))
+		return
 	}
 	if err != nil {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonHardware, "driving the line: %v", err))
 		return
 	}
-	c.passed(stepActed, "%s is %s", o.name, o.state())
+	c.passed(stepActed, "%s is %s", o.name, o.stateNow())
 	a.note(c.job, c.id, nil)
-	a.answer(c.job, c.id, signing.ReasonApplied, "")
+	a.answer(c.job, c.id, signing.ReasonApplied, detail)
 	c.passed(stepVerdict, "%s, to %s", signing.ReasonApplied, VerdictTopic(a.cfg.Node, c.id.signer))
 	a.finish(c.job)
 }
 
-// publishState publishes the state of an output, at once or, if a state is still on its way, when that has arrived:
-// then only the latest matters.
-func (a *Agent) publishState(o *output) {
-	o.mu.Lock()
-	wait := o.publishing
-	o.changed, o.publishing = wait, true
-	o.mu.Unlock()
+// follow publishes what an output shows whenever it changes.
+func (a *Agent) follow(o *output) {
+	look := func() (was, is actuator.Status) {
+		is = o.actuator.Status()
+		if old := o.shown.Swap(&is); old != nil {
+			was = *old
+		}
+		return was, is
+	}
+	look()
+	o.actuator.Watch(func() {
+		was, is := look()
+		if was.State != is.State {
+			a.publishShown(&o.state)
+		}
+		a.publishShown(&o.status)
+	})
+}
+
+// publishShown publishes at once or, if something is still on its way, when that has arrived: then only the latest
+// matters.
+func (a *Agent) publishShown(s *shown) {
+	s.mu.Lock()
+	wait := s.publishing
+	s.changed, s.publishing = wait, true
+	s.mu.Unlock()
 	if !wait {
-		a.sendState(o)
+		a.sendShown(s)
 	}
 }
 
-func (a *Agent) sendState(o *output) {
-	m := mqtt.Message{Topic: o.stateTopic, Payload: []byte(o.state()), QoS: 1, Retained: true}
+func (a *Agent) sendShown(s *shown) {
+	m := mqtt.Message{Topic: s.topic, Payload: s.payload(), QoS: 1, Retained: true}
 	a.client.PublishAsync(m, func(err error) {
-		o.mu.Lock()
-		again := o.changed && err == nil
-		o.changed, o.publishing = false, again
-		o.mu.Unlock()
+		s.mu.Lock()
+		again := s.changed && err == nil
+		s.changed, s.publishing = false, again
+		s.mu.Unlock()
 		if again {
-			a.sendState(o)
+			a.sendShown(s)
 		}
 	})
 }

@@ -6,18 +6,22 @@ import (
 	"net"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 	"pinseal/signing/replay"
 )
 
-// Line is what an output drives. The agent calls Set for one output from one goroutine at a time, and On only there
-// and before Run.
-type Line interface {
-	// Set drives the line and returns when it has changed.
-	Set(on bool) error
-	// On says what the line was last driven to.
-	On() bool
+// Actuator is what carries out the commands of an output. *actuator.Actuator is one. The agent calls Do for one output
+// from one goroutine at a time.
+type Actuator interface {
+	// Do carries out a command and returns when the line has changed. The detail says how a safety rule changed what was
+	// asked for; where one forbids it, the error is an actuator.RefusedError.
+	Do(c actuator.Command) (detail string, err error)
+	// Status shows the output as it is.
+	Status() actuator.Status
+	// Watch has f called after every change of the status, those by Do before it returns.
+	Watch(f func())
 }
 
 // Clock is the node's idea of the time. It must be safe for concurrent use and cheap.
@@ -38,9 +42,16 @@ type Output struct {
 	Name string // letters, digits, _ and -, at most 64
 	// Topic commands the output, as SetTopic does. It may be empty.
 	Topic string
-	// PlainTopic commands it without a signature: 0 or 1. Empty, as it should be, there is none.
+	// PlainTopic commands it without a signature. Empty, as it should be, there is none.
 	PlainTopic string
-	Line       Line
+	// PlainActions are those that PlainTopic may ask for: on and off if there are none here.
+	PlainActions []actuator.Action
+	// PlainRate is how many unsigned commands a second are taken, 100 if zero; PlainBurst how many at once, 200 if zero.
+	PlainRate  float64
+	PlainBurst int
+	// Dims says that the output knows levels between off and on. Others refuse a brightness.
+	Dims     bool
+	Actuator Actuator
 }
 
 // Config is what an agent is made of. All fields are required but those that say otherwise.
@@ -62,6 +73,8 @@ type Config struct {
 	Log      *slog.Logger // may be nil
 	// OwnBroker says that the broker lives and ends with this node. See [Agent.Loopback].
 	OwnBroker bool
+	// OnBroker is told when the broker can be heard, and when not; may be nil. It must not block.
+	OnBroker func(up bool)
 	// QueueLength is how many messages of one topic may be under way, 4096 if zero. At most 4 MiB of them are, anyhow.
 	QueueLength int
 }
@@ -80,18 +93,13 @@ type Policy struct {
 	Burst int
 }
 
-// Permit lets a signer command an output.
+// Permit lets a signer command an output. Where several name both, each action counts as the most lenient says.
 type Permit struct {
 	Signer, Output string
-	Actions        []string // of ActionOn, ActionOff, ActionToggle; at least one
+	Actions        []actuator.Action // at least one
+	// MaxOn is for how long the signer may have the output on; 0 is no limit but the output's own.
+	MaxOn time.Duration
 }
-
-// The actions of a [Permit].
-const (
-	ActionOn     = "on"
-	ActionOff    = "off"
-	ActionToggle = "toggle"
-)
 
 // TelemetryRule lets a signer publish telemetry on the topics that match Filter, which begins with "telemetry/".
 type TelemetryRule struct {

@@ -353,7 +353,7 @@ func TestReplayFloodLeavesTheOwnerItsRate(t *testing.T) {
 	captured := n.sealed(t, "operator", ledTopic, `"on"`)
 	n.command("operator", ledTopic, captured)
 	for range burst - 1 {
-		n.command("operator", ledTopic, n.sealed(t, "operator", ledTopic, `"blink"`)) // costs nothing either
+		n.command("operator", ledTopic, n.sealed(t, "operator", ledTopic, `"bright"`)) // costs nothing either
 	}
 	for range 10 * burst {
 		n.publish(ledTopic, captured)
@@ -428,18 +428,22 @@ func TestPlainTopic(t *testing.T) {
 	for _, test := range []struct {
 		payload string
 		want    bool
-	}{{"1", true}, {"0", false}, {"1", true}} {
+	}{{"1", true}, {"0", false}, {"ON", true}, {`{"state":"OFF"}`, false}, {`"on"`, true}} {
 		n.publish("plain/led", []byte(test.payload))
 		if on := <-n.led.set; on != test.want {
 			t.Errorf("%s drives it %v", test.payload, on)
 		}
 	}
-	for _, payload := range []string{"", "2", "on", "1\n", "01"} {
+	for _, payload := range []string{"", "2", "bright", "1\n", "01", `{"state":"ON","state":"OFF"}`} {
 		n.publish("plain/led", []byte(payload))
 	}
 	n.publish("plain/led", n.sealed(t, "operator", "plain/led", `"off"`))
+	n.publish("plain/led", []byte("toggle"))
+	n.publish("plain/led", []byte(`{"state":"ON","pulse":3}`))
+	n.publish("plain/led", []byte(`{"state":"ON","brightness":3}`))
 	n.fence()
-	if c := n.agent.Counters(); c[signing.ReasonMalformed] != 6 || n.led.count() != 4 {
+	c := n.agent.Counters()
+	if c[signing.ReasonMalformed] != 7 || c[signing.ReasonNotPermitted] != 2 || c[signing.ReasonBadCommand] != 1 || n.led.count() != 6 {
 		t.Errorf("counted %v, acted %d times", c, n.led.count())
 	}
 }

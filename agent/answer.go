@@ -125,7 +125,7 @@ func (a *Agent) answer(j *job, id ident, reason signing.Reason, detail string) {
 		v.Topic = j.message.Topic()
 	}
 	if j.route.output != nil {
-		v.State = j.route.output.state()
+		v.State = j.route.output.stateNow()
 	}
 	select {
 	case a.verdicts <- v:

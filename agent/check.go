@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"pinseal/actuator"
 	"pinseal/signing"
 )
 
@@ -38,26 +39,49 @@ func (a *Agent) addOutputs() error {
 			return fmt.Errorf("%q is not a name for an output", cfg.Name)
 		case a.outputs[cfg.Name] != nil:
 			return fmt.Errorf("there are two outputs %s", cfg.Name)
-		case cfg.Line == nil:
-			return fmt.Errorf("the output %s has no line", cfg.Name)
+		case cfg.Actuator == nil:
+			return fmt.Errorf("the output %s has no actuator", cfg.Name)
+		case !(cfg.PlainRate >= 0) || cfg.PlainBurst < 0:
+			return fmt.Errorf("the output %s has a negative rate of unsigned commands", cfg.Name)
 		}
-		o := &output{
-			name:       cfg.Name,
-			stateTopic: StateTopic(a.cfg.Node, cfg.Name),
-			line:       cfg.Line,
-			lane:       &lane{in: newFIFO[*job](), accepted: newFIFO[*command]()},
-			plainRate:  rate.NewLimiter(plainRate, plainBurst),
-		}
-		o.pressed = &route{output: o, plain: true}
-		o.on.Store(cfg.Line.On())
+		o := newOutput(a.cfg.Node, cfg)
 		a.outputs[cfg.Name] = o
 		if err := errors.Join(
+			o.permitPlain(cfg.PlainActions),
 			a.addTopic(cfg.Topic, o, false),
 			a.addTopic(SetTopic(a.cfg.Node, cfg.Name), o, false),
 			a.addTopic(cfg.PlainTopic, o, true),
 		); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func newOutput(node string, cfg Output) *output {
+	o := &output{
+		name: cfg.Name, actuator: cfg.Actuator, dims: cfg.Dims,
+		lane:  &lane{in: newFIFO[*job](), accepted: newFIFO[*command]()},
+		plain: make(actions), plainRate: rate.NewLimiter(defaultPlainRate, defaultPlainBurst),
+	}
+	if cfg.PlainRate > 0 {
+		o.plainRate.SetLimit(rate.Limit(cfg.PlainRate))
+	}
+	if cfg.PlainBurst > 0 {
+		o.plainRate.SetBurst(cfg.PlainBurst)
+	}
+	o.pressed = &route{output: o, plain: true}
+	o.state.topic, o.state.payload = StateTopic(node, cfg.Name), func() []byte { return []byte(o.stateNow()) }
+	o.status.topic, o.status.payload = StatusTopic(node, cfg.Name), func() []byte { return o.shown.Load().JSON() }
+	return o
+}
+
+func (o *output) permitPlain(given []actuator.Action) error {
+	if len(given) == 0 {
+		given = []actuator.Action{actuator.On, actuator.Off}
+	}
+	if err := o.plain.add(0, given...); err != nil {
+		return fmt.Errorf("the unsigned commands of the output %s have %w", o.name, err)
 	}
 	return nil
 }

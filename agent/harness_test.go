@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
@@ -117,6 +118,17 @@ func (l *fakeLine) count() int {
 	return len(l.calls)
 }
 
+// act is an actuator of a line, without rules.
+func act(t *testing.T, name string, l actuator.Line) *actuator.Actuator {
+	t.Helper()
+	a, err := actuator.New(actuator.Config{Name: name, Driver: actuator.OnOff(l)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	return a
+}
+
 // fakeClock is the real clock, shifted, and trusted or not.
 type fakeClock struct {
 	shift     atomic.Int64
@@ -182,13 +194,13 @@ func (c *cast) policy(t *testing.T, names ...string) *agent.Policy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := []string{agent.ActionOn, agent.ActionOff, agent.ActionToggle}
+	all := []actuator.Action{actuator.On, actuator.Off, actuator.Toggle}
 	return &agent.Policy{
 		Keyring: keyring,
 		Permits: []agent.Permit{
 			{Signer: "operator", Output: "led", Actions: all},
 			{Signer: "operator", Output: "fan", Actions: all},
-			{Signer: "guest", Output: "led", Actions: []string{agent.ActionOn}},
+			{Signer: "guest", Output: "led", Actions: []actuator.Action{actuator.On}},
 			{Signer: "veteran", Output: "fan", Actions: all},
 		},
 		Telemetry: []agent.TelemetryRule{
@@ -283,8 +295,8 @@ func (n *node) config() agent.Config {
 	return agent.Config{
 		Node: nodeName, Key: n.keys["node"], Sequence: sequence, Dial: dialer(n.address),
 		Outputs: []agent.Output{
-			{Name: "led", Topic: ledTopic, PlainTopic: "plain/led", Line: n.led},
-			{Name: "fan", Topic: "fanStatus", Line: n.fan},
+			{Name: "led", Topic: ledTopic, PlainTopic: "plain/led", Actuator: act(n.t, "led", n.led)},
+			{Name: "fan", Topic: "fanStatus", Actuator: act(n.t, "fan", n.fan)},
 		},
 		Policy: n.policy(n.t), Replay: n.store, Clock: n.clock,
 		Log: slog.New(slog.NewTextHandler(testWriter{n.t}, nil)),

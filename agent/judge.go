@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/replay"
 )
@@ -22,9 +23,9 @@ type lane struct {
 // command is an accepted command. It must not be acted on before its commit, if it has one, is done.
 type command struct {
 	*job
-	id     ident
-	action action
-	commit *replay.Commit
+	id      ident
+	command actuator.Command
+	commit  *replay.Commit
 }
 
 // judgeCommands takes the commands of an output through steps 5 to 10, in their order.
@@ -46,7 +47,7 @@ func (a *Agent) judgeCommands(o *output) {
 func (a *Agent) judgeCommand(o *output, j *job) (*command, error) {
 	c := &command{job: j}
 	if j.route.plain {
-		return c, c.decodePlain(o)
+		return c, c.admitPlain(o)
 	}
 	if j.err != nil {
 		return c, j.err
@@ -61,7 +62,7 @@ func (a *Agent) judgeCommand(o *output, j *job) (*command, error) {
 	}
 	j.passed(stepTopic, "%s", j.topic)
 	permitted := j.policy.permits[permitKey{c.id.signer, o.name}]
-	if permitted == 0 {
+	if len(permitted) == 0 {
 		return c, signing.Refuse(signing.ReasonNotPermitted, "%s may not command %s", c.id.signer, o.name)
 	}
 	j.passed(stepPermitted, "%s may command %s", c.id.signer, o.name)
@@ -78,13 +79,9 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		return err
 	}
 	c.passed(stepFresh, "clock trusted: %v", a.cfg.Clock.Trusted())
-	if err := c.decode(); err != nil {
+	if err := c.decode(o, permitted); err != nil {
 		giveBack()
 		return err
-	}
-	if !permitted.has(c.action) {
-		giveBack()
-		return signing.Refuse(signing.ReasonNotPermitted, "%s may not switch %s %s", c.id.signer, o.name, c.action)
 	}
 	c.passed(stepDecoded, "")
 	var outcome replay.Outcome
@@ -101,22 +98,43 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 	return nil
 }
 
-func (c *command) decodePlain(o *output) error {
+// admitPlain judges an unsigned command.
+func (c *command) admitPlain(o *output) (err error) {
 	if !o.plainRate.Allow() {
 		return signing.Refuse(signing.ReasonRateLimited, "more than %v unsigned commands a second", o.plainRate.Limit())
 	}
 	c.passed(stepFresh, "unsigned")
-	c.action, _ = parseWord(string(c.payload))
-	return nil
+	if c.command, err = decodePlain(c.payload); err != nil {
+		return err
+	}
+	return c.permit(o, o.plain, "who does not sign")
 }
 
-func (c *command) decode() (err error) {
+// decode is step 9.
+func (c *command) decode(o *output, permitted actions) (err error) {
 	if c.legacy != nil {
-		c.action, err = decodeLegacy(c.old.Text())
+		c.command, err = decodeLegacy(c.old.Text())
 	} else {
-		c.action, err = decodeCommand(c.message.JSON())
+		c.command, err = decodeCommand(c.message.JSON())
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	c.command.Signed = true
+	return c.permit(o, permitted, c.id.signer)
+}
+
+// permit asks whether the output can do what is commanded, and whether who commands may.
+func (c *command) permit(o *output, permitted actions, who string) error {
+	if c.command.Dims && !o.dims {
+		return signing.Refuse(signing.ReasonBadCommand, "%s cannot be dimmed", o.name)
+	}
+	maxOn, missing := permitted.allow(c.command)
+	if missing != "" {
+		return signing.Refuse(signing.ReasonNotPermitted, "%s may not command %s: %s", who, o.name, missing)
+	}
+	c.command.MaxOn = maxOn
+	return nil
 }
 
 // judgeTelemetry takes telemetry through steps 5 to 10 and publishes what is accepted.

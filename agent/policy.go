@@ -3,10 +3,12 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 )
@@ -20,8 +22,8 @@ const (
 	defaultTelemetryAge = 5 * time.Minute
 	defaultRate         = 1000
 	defaultBurst        = 2000
-	plainRate           = 100 // unsigned commands of an output
-	plainBurst          = 200
+	defaultPlainRate    = 100 // unsigned commands of an output
+	defaultPlainBurst   = 200
 )
 
 // policy is a Policy made ready for looking things up. It does not change.
@@ -39,10 +41,35 @@ type policy struct {
 
 type permitKey struct{ signer, output string }
 
-// actions is a set of action.
-type actions uint8
+// actions is a set of actions, each with how long an output may be on by it; 0 is without a limit.
+type actions map[actuator.Action]time.Duration
 
-func (s actions) has(a action) bool { return s&(1<<a) != 0 }
+// allow says for how long a command may have the output on, or which action is missing for it.
+func (s actions) allow(c actuator.Command) (maxOn time.Duration, missing actuator.Action) {
+	for _, needed := range c.Needs() {
+		limit, ok := s[needed]
+		if !ok {
+			return 0, needed
+		}
+		if maxOn == 0 || limit > 0 && limit < maxOn {
+			maxOn = limit
+		}
+	}
+	return maxOn, ""
+}
+
+// add permits actions. What was permitted for longer stays so.
+func (s actions) add(maxOn time.Duration, added ...actuator.Action) error {
+	for _, a := range added {
+		if !slices.Contains(actuator.Actions(), a) {
+			return fmt.Errorf("an unknown action %q", a)
+		}
+		if limit, ok := s[a]; !ok || limit > 0 && (maxOn == 0 || maxOn > limit) {
+			s[a] = maxOn
+		}
+	}
+	return nil
+}
 
 // limits is what every key is allowed.
 type limits struct {
@@ -107,12 +134,15 @@ func (a *Agent) permitsOf(c *policy) func(*Policy) error {
 			if len(permit.Actions) == 0 {
 				return fmt.Errorf("the permit of %s on %s names no action", permit.Signer, permit.Output)
 			}
-			for _, name := range permit.Actions {
-				act, ok := parseAction(name)
-				if !ok {
-					return fmt.Errorf("the permit of %s on %s names an unknown action %q", permit.Signer, permit.Output, name)
-				}
-				c.permits[permitKey{permit.Signer, permit.Output}] |= 1 << act
+			if permit.MaxOn < 0 {
+				return fmt.Errorf("the permit of %s on %s has a negative max_on", permit.Signer, permit.Output)
+			}
+			key := permitKey{permit.Signer, permit.Output}
+			if c.permits[key] == nil {
+				c.permits[key] = make(actions)
+			}
+			if err := c.permits[key].add(permit.MaxOn, permit.Actions...); err != nil {
+				return fmt.Errorf("the permit of %s on %s names %w", permit.Signer, permit.Output, err)
 			}
 		}
 		return nil

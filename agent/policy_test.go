@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
@@ -18,7 +19,7 @@ func TestPolicyChangesWithoutDroppingTheSession(t *testing.T) {
 	connection := w.conn.Load()
 
 	p := n.policy(t, "operator", "stranger", "veteran") // neither guest nor sensor
-	p.Permits = []agent.Permit{{Signer: "stranger", Output: "led", Actions: []string{agent.ActionOff}}}
+	p.Permits = []agent.Permit{{Signer: "stranger", Output: "led", Actions: []actuator.Action{actuator.Off}}}
 	p.Telemetry = []agent.TelemetryRule{{Signer: "operator", Filter: "telemetry/new/#"}}
 	p.Legacy = nil
 	if err := n.agent.SetPolicy(p); err != nil {
@@ -100,7 +101,8 @@ func TestBadPolicies(t *testing.T) {
 		{"negative rate", "rate", func(p *agent.Policy) { p.Rate = -1 }},
 		{"negative burst", "rate", func(p *agent.Policy) { p.Burst = -1 }},
 		{"unknown output", "lamp", func(p *agent.Policy) { p.Permits[0].Output = "lamp" }},
-		{"unknown action", "blink", func(p *agent.Policy) { p.Permits[0].Actions = []string{"blink"} }},
+		{"unknown action", "burn", func(p *agent.Policy) { p.Permits[0].Actions = []actuator.Action{"burn"} }},
+		{"negative max_on", "negative", func(p *agent.Policy) { p.Permits[0].MaxOn = -1 }},
 		{"no action", "no action", func(p *agent.Policy) { p.Permits[0].Actions = nil }},
 		{"filter beyond telemetry", "telemetry/", func(p *agent.Policy) { p.Telemetry[0].Filter = "#" }},
 		{"filter of everything", "telemetry/", func(p *agent.Policy) { p.Telemetry[0].Filter = "telemetry/" }},
@@ -149,7 +151,9 @@ func TestBadConfigurations(t *testing.T) {
 		{"output name", "not a name", func(c *agent.Config) { c.Outputs[0].Name = "a b" }},
 		{"output named verdict", "not a name", func(c *agent.Config) { c.Outputs[0].Name = "verdict" }},
 		{"same output", "two outputs", func(c *agent.Config) { c.Outputs[1].Name = "led" }},
-		{"no line", "line", func(c *agent.Config) { c.Outputs[0].Line = nil }},
+		{"no actuator", "actuator", func(c *agent.Config) { c.Outputs[0].Actuator = nil }},
+		{"unknown plain action", "burn", func(c *agent.Config) { c.Outputs[0].PlainActions = []actuator.Action{"burn"} }},
+		{"negative plain rate", "negative", func(c *agent.Config) { c.Outputs[0].PlainRate = -1 }},
 		{"same topic", "twice", func(c *agent.Config) { c.Outputs[1].Topic = ledTopic }},
 		{"plain and sealed", "twice", func(c *agent.Config) { c.Outputs[0].PlainTopic = ledTopic }},
 		{"wildcard", "none", func(c *agent.Config) { c.Outputs[0].Topic = "led/#" }},

@@ -67,7 +67,7 @@ func refusals() []attempt {
 		{name: "expired", signer: "operator", reason: signing.ReasonStale, send: led("operator", `"on"`, aged(2*time.Second),
 			func(c *signing.Claims) { c.Expires = c.IssuedAt.Add(time.Second) })},
 		{name: "early", signer: "operator", reason: signing.ReasonFuture, send: led("operator", `"on"`, aged(-time.Minute))},
-		{name: "word", signer: "operator", reason: signing.ReasonBadCommand, send: led("operator", `"blink"`)},
+		{name: "word", signer: "operator", reason: signing.ReasonBadCommand, send: led("operator", `"bright"`)},
 		{name: "number", signer: "operator", reason: signing.ReasonBadCommand, send: led("operator", `2`)},
 		{name: "fraction", signer: "operator", reason: signing.ReasonBadCommand, send: led("operator", `1.0`)},
 		{name: "array", signer: "operator", reason: signing.ReasonBadCommand, send: led("operator", `["on"]`)},

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
@@ -57,7 +58,7 @@ func (s *stock) take(now time.Time) (uint64, error) {
 // errStopping is what an action from inside the node gets once commands are no longer taken.
 var errStopping = errors.New("the node is stopping")
 
-// Press does an action, [ActionOn], [ActionOff] or [ActionToggle], on an output from inside the node, as an input that
+// Press does an action, a word that actuator.ParseWord knows, on an output from inside the node, as an input that
 // is bound to it does: in one order with its commands and by its rules, unsigned, without a verdict, and without a
 // broker. It does not wait; what becomes of it is in the log and the state. An error says that it was not even tried.
 func (a *Agent) Press(input, output, action string) error {
@@ -65,8 +66,8 @@ func (a *Agent) Press(input, output, action string) error {
 	if !ok {
 		return fmt.Errorf("no output is named %q", output)
 	}
-	act, ok := parseAction(action)
-	if !ok {
+	act, err := actuator.ParseWord(action)
+	if err != nil {
 		return fmt.Errorf("no action is named %q", action)
 	}
 	if a.stopping.Load() {
@@ -78,6 +79,6 @@ func (a *Agent) Press(input, output, action string) error {
 	if !a.verifier.admit(&o.pressed.queue, j) {
 		return fmt.Errorf("too many actions of the output %s are under way", output)
 	}
-	o.lane.accepted.put(&command{job: j, action: act})
+	o.lane.accepted.put(&command{job: j, command: act})
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
@@ -64,7 +65,7 @@ func TestPress(t *testing.T) {
 	for _, test := range []struct {
 		action string
 		want   bool
-	}{{agent.ActionToggle, true}, {agent.ActionToggle, false}, {agent.ActionOn, true}, {agent.ActionOff, false}} {
+	}{{string(actuator.Toggle), true}, {string(actuator.Toggle), false}, {string(actuator.On), true}, {string(actuator.Off), false}} {
 		if err := n.agent.Press("door", "led", test.action); err != nil {
 			t.Fatal(err)
 		}
@@ -73,11 +74,11 @@ func TestPress(t *testing.T) {
 		}
 	}
 	n.retained(agent.StateTopic(nodeName, "led"), agent.Off)
-	if n.agent.Press("door", "lamp", agent.ActionOn) == nil || n.agent.Press("door", "led", "burn") == nil {
+	if n.agent.Press("door", "lamp", string(actuator.On)) == nil || n.agent.Press("door", "led", "burn") == nil {
 		t.Error("an output or an action that there is not was taken")
 	}
 	n.stop()
-	if n.agent.Press("door", "led", agent.ActionOn) == nil {
+	if n.agent.Press("door", "led", string(actuator.On)) == nil {
 		t.Error("an action was taken after the end")
 	}
 	if n.led.On() {
@@ -104,7 +105,7 @@ func TestPressWithoutBroker(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	if err := a.Press("door", "led", agent.ActionOn); err != nil {
+	if err := a.Press("door", "led", string(actuator.On)); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -64,6 +64,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.OnBroker == nil {
+		cfg.OnBroker = func(bool) {}
+	}
 	if cfg.QueueLength == 0 {
 		cfg.QueueLength = defaultQueueLength
 	}
@@ -100,6 +103,9 @@ func New(cfg Config) (*Agent, error) {
 	if a.client, err = mqtt.New(a.clientConfig()); err != nil {
 		return nil, fmt.Errorf("configuring the agent: %w", err)
 	}
+	for _, o := range a.outputs {
+		a.follow(o)
+	}
 	return a, nil
 }
 
@@ -126,7 +132,8 @@ func (a *Agent) clientConfig() mqtt.Config {
 		Subscriptions: subs,
 		MaxPayload:    signing.MaxSealedBytes,
 		OnMessage:     a.receive,
-		OnUp:          a.announce,
+		OnUp:          func() { a.cfg.OnBroker(true); a.announce() },
+		OnDown:        func(error) { a.cfg.OnBroker(false) },
 		Log:           a.cfg.Log,
 	}
 }
@@ -146,7 +153,8 @@ func (a *Agent) availability(what string) *mqtt.Message {
 // announce publishes what stands on the broker about this node.
 func (a *Agent) announce() {
 	for _, o := range a.outputs {
-		a.publishState(o)
+		a.publishShown(&o.state)
+		a.publishShown(&o.status)
 	}
 	if err := a.announceChallenge(); err != nil {
 		a.cfg.Log.Error("cannot seal the challenge", "error", err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pinseal/actuator"
 )
 
 // SetTopic is the full name of the topic that commands an output.
@@ -12,6 +14,9 @@ func SetTopic(node, output string) string { return "pinseal/" + node + "/" + out
 
 // StateTopic is where the node publishes [On] or [Off], retained, after the line changed.
 func StateTopic(node, output string) string { return "pinseal/" + node + "/" + output + "/state" }
+
+// StatusTopic is where the node publishes all that an output shows, an [actuator.Status], retained.
+func StatusTopic(node, output string) string { return "pinseal/" + node + "/" + output + "/status" }
 
 // AvailabilityTopic is where the node says [Online], and the broker [Offline] when the node is gone; retained.
 func AvailabilityTopic(node string) string { return "pinseal/" + node + "/availability" }
@@ -42,8 +47,8 @@ const (
 
 // What the node publishes on its state and availability topics.
 const (
-	On      = "ON"
-	Off     = "OFF"
+	On      = actuator.StateOn
+	Off     = actuator.StateOff
 	Online  = "online"
 	Offline = "offline"
 )

@@ -90,20 +90,11 @@ type listenerConfig struct {
 	ClientIDIsIdentity bool          `toml:"client_id_is_identity"`
 }
 
-type outputConfig struct {
-	Name       name      `toml:"name"`
-	Line       string    `toml:"line"`
-	Topic      topicName `toml:"topic"`
-	PlainTopic topicName `toml:"plain_topic"`
-	ActiveLow  bool      `toml:"active_low"`
-	Initial    onOff     `toml:"initial"`
-	Exit       onOff     `toml:"exit"`
-}
-
 type permitConfig struct {
-	Signer  name     `toml:"signer"`
-	Output  name     `toml:"output"`
-	Actions []action `toml:"actions"`
+	Signer  name           `toml:"signer"`
+	Output  name           `toml:"output"`
+	Actions []action       `toml:"actions"`
+	MaxOn   positiveLength `toml:"max_on"`
 }
 
 type telemetryRule struct {

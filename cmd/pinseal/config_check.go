@@ -103,36 +103,6 @@ func (l listenerConfig) certificateIsName() bool {
 // takesLogins reports whether passwords or tokens let clients in.
 func (c *config) takesLogins() bool { return c.Auth.PasswordFile != "" || c.Auth.Token.given() }
 
-func (c *config) checkOutputs(data []byte) error {
-	names, topics, lines := map[name]bool{}, map[topicName]bool{}, map[string]bool{}
-	for i, o := range c.Outputs {
-		here := func(key string) place { return place{"output", i, key} }
-		switch {
-		case o.Name == "":
-			return at(data, here("name"), "an output needs a name")
-		case names[o.Name]:
-			return at(data, here("name"), "two outputs are named %q", o.Name)
-		case o.Line == "":
-			return at(data, here("line"), "output %q needs a line, such as \"GPIO17\"", o.Name)
-		case lines[o.Line]:
-			return at(data, here("line"), "two outputs use the line %q", o.Line)
-		}
-		names[o.Name], lines[o.Line] = true, true
-		for key, topic := range map[string]topicName{"topic": o.Topic, "plain_topic": o.PlainTopic} {
-			switch {
-			case topic == "":
-				continue
-			case topics[topic]:
-				return at(data, here(key), "the topic %q is used twice", topic)
-			case strings.HasPrefix(string(topic), "pinseal/"):
-				return at(data, here(key), "topics under pinseal/ are the node's own")
-			}
-			topics[topic] = true
-		}
-	}
-	return nil
-}
-
 func (c *config) checkRules(data []byte) error {
 	known, topics := map[name]bool{}, map[topicName]bool{}
 	for _, o := range c.Outputs {
@@ -146,6 +116,9 @@ func (c *config) checkRules(data []byte) error {
 			return at(data, place{"permit", i, "output"}, "no output is named %q", p.Output)
 		case len(p.Actions) == 0:
 			return at(data, place{"permit", i, "actions"}, "a permit without actions permits nothing")
+		}
+		if o, _ := c.output(string(p.Output)); p.MaxOn > 0 && p.MaxOn < o.MinOn {
+			return at(data, place{"permit", i, "max_on"}, "shorter than the output's min_on")
 		}
 	}
 	for i, t := range c.Telemetry {

@@ -117,7 +117,7 @@ func TestParseConfig(t *testing.T) {
 		{"input's debounce", "node = \"a\"\n[[input]]\ndebounce = \"1m\"", `3:12: input.debounce: "1m" is not a length of time from "0s" to "10s"`},
 		{"permit for no output", "node = \"a\"\n[[permit]]\nsigner = \"s\"\noutput = \"x\"", `4:10: no output is named "x"`},
 		{"permit without actions", "node = \"a\"\n[[output]]\nname = \"x\"\nline = \"l\"\n[[permit]]\nsigner = \"s\"\noutput = \"x\"", `5:3: a permit without actions`},
-		{"action", "node = \"a\"\n[[permit]]\nactions = [\"on\", \"burn\"]", `3:1: "burn" is none of on, off, toggle`},
+		{"action", "node = \"a\"\n[[permit]]\nactions = [\"on\", \"burn\"]", `3:1: "burn" is none of off, on, toggle, pulse, blink, effect, flash, brightness`},
 		{"telemetry", "node = \"a\"\n[[telemetry]]\nsigner = \"*\"", `2:3: a telemetry rule needs`},
 		{"telemetry elsewhere", "node = \"a\"\n[[telemetry]]\nsigner = \"*\"\ntopic = \"sensors/+\"", `4:9: "sensors/+" is not below telemetry/`},
 		{"legacy", "node = \"a\"\n[[legacy]]\nsigner = \"s\"\nhash = \"sha1\"\ntopic = \"t\"", `5:9: no output has the topic "t"`},

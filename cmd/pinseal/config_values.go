@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/pki"
 	"pinseal/signing"
 )
@@ -23,7 +24,7 @@ type (
 	nameOrAll      string        // a name or "*"
 	topicName      string        // an MQTT topic without wildcards
 	topicFilter    string        // an MQTT filter; %u stands for the identity
-	action         string        // on, off, toggle
+	action         string        // what a signer may do with an output
 	clockTrust     string        // auto, always, never
 	tlsVersion     uint16        // tls.VersionTLS12 or tls.VersionTLS13
 	onOff          bool          // "on" or "off"
@@ -87,7 +88,7 @@ func checkFilter(filter string) error {
 	return nil
 }
 
-func (a action) check() error     { return oneOf(a, "on", "off", "toggle") }
+func (a action) check() error     { return oneOf(actuator.Action(a), actuator.Actions()...) }
 func (t clockTrust) check() error { return oneOf(t, "auto", "always", "never") }
 func (h legacyHash) check() error { return oneOf(h, "sha1", "sha256") }
 func (f logFormat) check() error  { return oneOf(f, "text", "json") }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/gpio"
 
@@ -88,9 +89,9 @@ func (i *input) act(on bool) {
 	case action == "":
 		return
 	case action == actionFollow && on:
-		action = agent.ActionOn
+		action = string(actuator.On)
 	case action == actionFollow:
-		action = agent.ActionOff
+		action = string(actuator.Off)
 	case !on:
 		return // the other actions are done when it becomes on
 	}

@@ -43,6 +43,7 @@ func (l layout) journal() string    { return filepath.Join(l.state, "journal") }
 func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
 func (l layout) stateLog() string   { return replay.LogPath(l.stateDB()) }
+func (l layout) outputs() string    { return filepath.Join(l.state, "outputs") }
 func (l layout) clockFloor() string { return filepath.Join(l.state, "clock") }
 func (l layout) bundles() string    { return filepath.Join(l.state, "bundles") }
 func (l layout) lines() string      { return filepath.Join(l.run, "lines") }

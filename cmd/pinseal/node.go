@@ -31,7 +31,7 @@ type node struct {
 	log     *slog.Logger
 	clock   *clock.Clock
 	chip    gpio.Chip
-	outputs []*gpio.Output
+	outputs []*nodeOutput
 	inputs  []*input
 	replay  *replay.Store
 	numbers *sequence.Counter
@@ -73,23 +73,6 @@ func (n *node) openClock() (err error) {
 		Synchronized: systemd.ClockSynchronized,
 	})
 	return err
-}
-
-func (n *node) openOutputs() (err error) {
-	if n.chip, err = openChip(n.config.GPIO.Chip, n.layout); err != nil {
-		return err
-	}
-	for _, o := range n.config.Outputs {
-		output, err := gpio.OpenOutput(n.chip, gpio.OutputConfig{
-			Line: o.Line, ActiveLow: o.ActiveLow, Initial: bool(o.Initial), Exit: bool(o.Exit),
-		})
-		if err != nil {
-			return fmt.Errorf("output %s: %w", o.Name, err)
-		}
-		n.outputs = append(n.outputs, output)
-		n.log.Info("output held", "output", o.Name, "line", o.Line, "on", output.On())
-	}
-	return nil
 }
 
 func openChip(which string, l layout) (gpio.Chip, error) {
@@ -190,15 +173,9 @@ func (n *node) openAgent() error {
 		return err
 	}
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
-	var outputs []agent.Output
-	for i, o := range n.config.Outputs {
-		outputs = append(outputs, agent.Output{
-			Name: string(o.Name), Topic: string(o.Topic), PlainTopic: string(o.PlainTopic), Line: n.outputs[i],
-		})
-	}
 	n.agent, err = agent.New(agent.Config{
 		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
-		OwnBroker: n.broker != nil, Outputs: outputs, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
+		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
 	})
 	return err
 }
@@ -252,6 +229,7 @@ func (n *node) Run(ctx context.Context) (err error) {
 		group.Go(func() error { return in.run(ctx) })
 	}
 	group.Go(func() error { return n.clock.Run(ctx) })
+	group.Go(func() error { n.restoreOutputs(ctx); return nil })
 	group.Go(func() error { return n.control.Run(ctx) })
 	group.Go(func() error { n.awaitReady(ctx); return nil })
 	return group.Wait()
@@ -268,14 +246,6 @@ func (n *node) awaitReady(ctx context.Context) {
 		}
 	}
 	close(n.ready)
-}
-
-func (n *node) closeOutputs() error {
-	var errs []error
-	for _, o := range n.outputs {
-		errs = append(errs, o.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // close gives back whatever was opened; closing an output twice does nothing.

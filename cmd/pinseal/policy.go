@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/broker"
 	"pinseal/signing"
@@ -74,7 +75,7 @@ func (c *config) brokerRules(i int) []broker.Rule {
 func ownTopics(node string) []string {
 	return []string{
 		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
-		agent.StateTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
+		agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
 	}
 }
 
@@ -90,7 +91,7 @@ func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
 	p := &agent.Policy{Keyring: keyring, MaxAge: time.Duration(c.Agent.MaxAge), Rate: float64(c.Agent.Rate), Burst: int(c.Agent.Burst)}
 	for _, permit := range c.Permits {
 		p.Permits = append(p.Permits, agent.Permit{
-			Signer: string(permit.Signer), Output: string(permit.Output), Actions: strs(permit.Actions),
+			Signer: string(permit.Signer), Output: string(permit.Output), Actions: actions(permit.Actions), MaxOn: time.Duration(permit.MaxOn),
 		})
 	}
 	for _, rule := range c.Telemetry {
@@ -140,6 +141,14 @@ func (r telemetryRule) expand(keyring *signing.Keyring) []agent.TelemetryRule {
 		})
 	}
 	return rules
+}
+
+func actions(words []action) []actuator.Action {
+	var actions []actuator.Action
+	for _, word := range words {
+		actions = append(actions, actuator.Action(word))
+	}
+	return actions
 }
 
 func strs[T ~string](values []T) []string {

@@ -7,30 +7,35 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/agent"
 	"pinseal/signing"
 	"pinseal/systemd"
 )
 
-// statusEvery is how often systemd's line about the node is brought up to date where there is no watchdog to feed.
-const statusEvery = 15 * time.Second
+// watchEvery is how often the node asks itself where systemd does not say.
+const watchEvery = 8 * time.Second
 
-// watchdog feeds systemd's only while the node still hears itself.
+// watchdog feeds systemd's only while the node still hears itself, and lets the outputs go where it does not.
 type watchdog struct {
-	every time.Duration                   // between two questions, and how long one may take
-	hears func(ctx context.Context) error // nil: a message to ourselves came back verified
-	feed  func()
-	log   *slog.Logger
+	every   time.Duration                   // between two questions, and how long one may take
+	hears   func(ctx context.Context) error // nil: a message to ourselves came back verified
+	feed    func()
+	healthy func(ok bool) // is told when the node has not heard itself for too long, and when it does
+	log     *slog.Logger
 }
 
 // watch feeds until ctx ends. It never gives up: if the node hears itself again before systemd's patience ends, it lives on.
 func (w *watchdog) watch(ctx context.Context) {
+	// A timer, and not this loop, which may itself be stuck in a question.
+	starves := time.AfterFunc(w.patience(), func() { w.healthy(false) })
+	defer starves.Stop()
 	for ctx.Err() == nil {
 		if err := w.ask(ctx); err != nil {
 			if ctx.Err() == nil {
 				w.log.Error("the node does not hear itself, systemd's watchdog is not fed", "error", err)
 			}
 		} else {
+			starves.Reset(w.patience())
+			w.healthy(true)
 			w.feed()
 		}
 		select {
@@ -39,6 +44,10 @@ func (w *watchdog) watch(ctx context.Context) {
 		}
 	}
 }
+
+// patience is how long the outputs trust a node that does not hear itself: longer than one question that fails, shorter
+// than systemd does, which is four times every.
+func (w *watchdog) patience() time.Duration { return 3*w.every + w.every/2 }
 
 func (w *watchdog) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.every)
@@ -52,10 +61,10 @@ func (n *node) keepInformed(ctx context.Context) {
 	if err != nil {
 		n.log.Warn("systemd's watchdog is not fed", "error", err)
 	}
-	w := &watchdog{every: statusEvery, hears: func(context.Context) error { return nil }, feed: n.tellStatus, log: n.log}
+	w := &watchdog{every: watchEvery, hears: n.agent.Loopback, feed: n.tellStatus, healthy: n.tellHealth, log: n.log}
 	if interval > 0 {
 		// A quarter of systemd's patience to wait, and another to hear: one question may fail without harm.
-		w.every, w.hears = interval/2, n.agent.Loopback
+		w.every = interval / 2
 		w.feed = func() { n.notify(systemd.Alive); n.tellStatus() }
 	}
 	w.watch(ctx)
@@ -67,11 +76,7 @@ func (n *node) tellStatus() { n.notify(func() error { return systemd.Status(n.st
 func (n *node) status() string {
 	words := []string{n.URL()}
 	for i, o := range n.config.Outputs {
-		state := agent.Off
-		if n.outputs[i].On() {
-			state = agent.On
-		}
-		words = append(words, fmt.Sprintf("%s (%s) %s", o.Name, o.Line, state))
+		words = append(words, fmt.Sprintf("%s (%s) %s", o.Name, o.Line, n.outputs[i].Status().State))
 	}
 	if len(n.outputs) == 0 {
 		words = append(words, "no outputs")

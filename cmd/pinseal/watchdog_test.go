@@ -12,9 +12,9 @@ import (
 )
 
 // fedAt watches for a while and says when the watchdog was fed, in seconds since the start.
-func fedAt(t *testing.T, seconds int, hears func(context.Context, time.Duration) error) []int {
+// With it comes when the outputs were told to go to their exit level.
+func fedAt(t *testing.T, seconds int, hears func(context.Context, time.Duration) error) (fed, starved []int) {
 	t.Helper()
-	var fed []int
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(seconds)*time.Second)
@@ -23,42 +23,47 @@ func fedAt(t *testing.T, seconds int, hears func(context.Context, time.Duration)
 			every: 7 * time.Second,
 			hears: func(ctx context.Context) error { return hears(ctx, time.Since(start)) },
 			feed:  func() { fed = append(fed, int(time.Since(start).Seconds())) },
-			log:   slog.New(slog.DiscardHandler),
+			healthy: func(ok bool) {
+				if !ok {
+					starved = append(starved, int(time.Since(start).Seconds()))
+				}
+			},
+			log: slog.New(slog.DiscardHandler),
 		}
 		w.watch(ctx)
 	})
-	return fed
+	return fed, starved
 }
 
 func TestWatchdog(t *testing.T) {
 	deaf := func(ctx context.Context, _ time.Duration) error { <-ctx.Done(); return ctx.Err() }
 	tests := []struct {
-		name  string
-		hears func(context.Context, time.Duration) error
-		want  []int
+		name          string
+		hears         func(context.Context, time.Duration) error
+		want, starved []int
 	}{
-		{"heard", func(context.Context, time.Duration) error { return nil }, []int{0, 7, 14, 21, 28}},
-		{"never heard", deaf, nil},
-		{"refused", func(context.Context, time.Duration) error { return errors.New("broken") }, nil},
+		{"heard", func(context.Context, time.Duration) error { return nil }, []int{0, 7, 14, 21, 28}, nil},
+		{"never heard", deaf, nil, []int{24}},
+		{"refused", func(context.Context, time.Duration) error { return errors.New("broken") }, nil, []int{24}},
 		// From 0 to 21 is less than the 28 seconds of systemd's patience that seven are a quarter of.
 		{"one question lost", func(ctx context.Context, at time.Duration) error {
 			if at == 7*time.Second {
 				return deaf(ctx, at)
 			}
 			return nil
-		}, []int{0, 21, 28}},
+		}, []int{0, 21, 28}, nil},
 		{"deaf after a while", func(ctx context.Context, at time.Duration) error {
 			if at > 10*time.Second {
 				return deaf(ctx, at)
 			}
 			return nil
-		}, []int{0, 7}},
+		}, []int{0, 7}, []int{31}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := fedAt(t, 30, tt.hears)
-			if !slices.Equal(got, tt.want) {
-				t.Errorf("fed at %v, want %v", got, tt.want)
+			got, starved := fedAt(t, 32, tt.hears)
+			if !slices.Equal(got, tt.want) || !slices.Equal(starved, tt.starved) {
+				t.Errorf("fed at %v, want %v; starved at %v, want %v", got, tt.want, starved, tt.starved)
 			}
 		})
 	}

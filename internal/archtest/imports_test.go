@@ -67,7 +67,8 @@ func table() []row {
 		{"broker/auth", []string{"pki"}, []string{argon2}},
 		{"broker/token", []string{"pki"}, []string{jose}},
 		{"broker/internal/frame", nil, nil},
-		{"agent", []string{"signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
+		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
 		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term}},
 		{"internal/atomicfile", nil, nil},
@@ -77,7 +78,7 @@ func table() []row {
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
-		{"internal/proof", []string{"agent", "broker", "internal/clock", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
+		{"internal/proof", []string{"actuator", "agent", "broker", "internal/clock", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
 		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }

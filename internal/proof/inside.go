@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pinseal/actuator"
 	"pinseal/agent"
 	"pinseal/broker"
 	"pinseal/internal/mqtt"
@@ -80,12 +81,16 @@ func newInside(ctx context.Context, clock agent.Clock, store *replay.Store) (_ *
 	if err != nil {
 		return nil, err
 	}
+	led, err := actuator.New(actuator.Config{Name: outputName(ledLine), Driver: actuator.OnOff(&n.line)})
+	if err != nil {
+		return nil, err
+	}
 	n.agent, err = agent.New(agent.Config{
 		Node: nodeName, Key: n.keys[nodeName], Sequence: &numbers{}, Dial: b.Dial, ClientID: "agent",
-		Outputs: []agent.Output{{Name: outputName(ledLine), Topic: ledTopic, Line: &n.line}},
+		Outputs: []agent.Output{{Name: outputName(ledLine), Topic: ledTopic, Actuator: led}},
 		Policy: &agent.Policy{
 			Keyring:   keyring,
-			Permits:   []agent.Permit{{Signer: operator, Output: outputName(ledLine), Actions: []string{agent.ActionToggle}}},
+			Permits:   []agent.Permit{{Signer: operator, Output: outputName(ledLine), Actions: []actuator.Action{actuator.Toggle}}},
 			Telemetry: []agent.TelemetryRule{{Signer: sensor, Filter: sensorTopic}},
 			Rate:      100_000, Burst: 100_000,
 		},

@@ -1,0 +1,296 @@
+package actuator
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// Driver drives a line, or something else that knows levels from 0, off, to 255. What knows only off and on takes every
+// level above 0 as on. An actuator calls it from one goroutine at a time.
+type Driver interface {
+	// Drive returns when the level has changed, and nil only if it is known to have.
+	Drive(level uint8) error
+	// Level is what it really is, as far as can be told, also after an error.
+	Level() uint8
+}
+
+// Store keeps a Record over restarts.
+type Store interface {
+	// Save returns when the record is durable.
+	Save(r Record) error
+}
+
+const (
+	// retryEvery is how often a line is told again to go off that does not.
+	retryEvery = time.Second
+	// saveAfter is how long an output must have been on to be on again after a restart. It spares the disk whoever
+	// switches quickly; that it is off is kept at once.
+	saveAfter = 5 * time.Second
+)
+
+// Config is what an actuator is made of.
+type Config struct {
+	Name   string
+	Driver Driver // its level at New is the initial one
+	Dims   bool   // Driver knows more levels than off and on
+	Rules  Rules
+	Store  Store // nil: nothing is kept. Rules.Switches needs one to hold over restarts.
+	// Restore is how old a state may be that Resume restores; 0: none is, nor kept.
+	Restore time.Duration
+	Log     *slog.Logger // of what no command was answered with; may be nil
+}
+
+// Actuator runs a [Machine] on a [Driver]. It is safe for concurrent use.
+type Actuator struct {
+	cfg    Config
+	origin time.Time
+
+	mu      sync.Mutex
+	machine *Machine
+	timer   *time.Timer
+	closed  bool
+	failing bool          // the last attempt to drive went wrong
+	stored  Record        // as last saved
+	waiting bool          // stored is still to be judged by Resume: nothing may take its place
+	saveAt  time.Duration // never: nothing is to be saved
+	shown   Status
+	until   time.Duration // of shown
+	changed func()
+}
+
+// New makes an actuator of a driver that is at its initial level. It drives nothing yet.
+func New(cfg Config) (*Actuator, error) {
+	on := cfg.Driver.Level() > 0
+	if err := cfg.Rules.Check(on); err != nil {
+		return nil, fmt.Errorf("output %s: %w", cfg.Name, err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Actuator{cfg: cfg, origin: time.Now(), saveAt: never, changed: func() {}}
+	a.machine = NewMachine(cfg.Name, cfg.Rules, 0, on)
+	a.shown, a.until = a.machine.Status(0, cfg.Dims)
+	a.timer = time.AfterFunc(time.Hour, a.wake)
+	a.timer.Stop()
+	return a, nil
+}
+
+// Recall takes over a record of before a restart, made elapsed ago; where nobody knows how long, 0 errs on the side of
+// the rules. It comes before everything else.
+func (a *Actuator) Recall(r Record, elapsed time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stored, a.waiting = r, r.On
+	a.machine.Recall(a.now(), r, elapsed)
+}
+
+// Resume has the output on again as it was in the record that was recalled, elapsed before now, and says whether it
+// will be: not if that is too long ago, nor if it was commanded since. See Machine.Resume.
+func (a *Actuator) Resume(elapsed time.Duration) (resumes bool) {
+	a.change(func(now time.Duration) {
+		resumes = a.waiting && elapsed <= a.cfg.Restore && a.machine.Resume(now, a.stored, elapsed)
+		a.waiting = false
+	})
+	return resumes
+}
+
+// Do carries out a command and returns when the line has changed. The detail says how a rule changed what was asked
+// for. An error is a RefusedError, os.ErrClosed, or what the line or the disk did wrong; then the output is off, or will
+// be as soon as the line obeys.
+func (a *Actuator) Do(c Command) (detail string, err error) {
+	a.mu.Lock()
+	defer a.tell()
+	defer a.mu.Unlock()
+	if a.closed {
+		return "", fmt.Errorf("output %s: %w", a.cfg.Name, os.ErrClosed)
+	}
+	if detail, err = a.machine.Do(a.now(), c); err != nil {
+		return "", err
+	}
+	a.waiting = false
+	// Also where it is as it should be: what a command asked for was looked at when it is answered.
+	return detail, a.settle(true)
+}
+
+// Online tells whether the broker can be heard. Until it is told so for the first time it cannot.
+func (a *Actuator) Online(up bool) {
+	a.change(func(now time.Duration) { a.machine.Online(now, up) })
+}
+
+// Healthy tells whether the node's watchdog is fed.
+func (a *Actuator) Healthy(ok bool) {
+	a.change(func(time.Duration) { a.machine.Healthy(ok) })
+}
+
+// change changes something that may change what the line has to do.
+func (a *Actuator) change(f func(now time.Duration)) {
+	a.mu.Lock()
+	defer a.tell()
+	defer a.mu.Unlock()
+	if a.closed {
+		return
+	}
+	f(a.now())
+	_ = a.settle(false) // was logged
+}
+
+func (a *Actuator) wake() { a.change(func(time.Duration) {}) }
+
+// Status shows the output as it is.
+func (a *Actuator) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	s, until := a.machine.Status(now, a.cfg.Dims)
+	if until != never {
+		s.Until = time.Now().Add(until - now).Round(time.Second).UTC()
+	}
+	return s
+}
+
+// Watch has f called after every change of the status, by whoever caused it, one call at a time not promised. It
+// replaces an earlier f.
+func (a *Actuator) Watch(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed = f
+}
+
+// tell calls the watcher where there is something to see. The lock is not held.
+func (a *Actuator) tell() {
+	a.mu.Lock()
+	shown, until := a.machine.Status(a.now(), a.cfg.Dims)
+	news := shown != a.shown || until != a.until
+	a.shown, a.until = shown, until
+	changed := a.changed
+	a.mu.Unlock()
+	if news {
+		changed()
+	}
+}
+
+// Close ends what the actuator does and keeps what is to outlive it. The line stays as it is: its exit level is its
+// driver's. A second Close does nothing.
+func (a *Actuator) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	a.closed = true
+	a.timer.Stop()
+	if a.saveAt == never {
+		return nil
+	}
+	return a.save(a.machine.Record(a.now()))
+}
+
+func (a *Actuator) now() time.Duration { return time.Since(a.origin) }
+
+// settle drives the line to where the machine wants it, keeps what must be kept and sets the timer.
+func (a *Actuator) settle(always bool) error {
+	level, next := a.machine.Step(a.now())
+	var err error
+	if always || level != a.machine.level {
+		err = a.drive(level)
+	}
+	a.noteFailure(err)
+	if err != nil {
+		// What does not go on is given up, what does not go off is tried again.
+		a.machine.Abandon(a.now())
+		next = a.now() + retryEvery
+	}
+	a.keep()
+	a.sleep(min(next, a.saveAt))
+	return err
+}
+
+func (a *Actuator) drive(level uint8) error {
+	if level > 0 && a.machine.level == 0 && a.cfg.Rules.Switches > 0 && a.cfg.Store != nil {
+		r := a.machine.Record(a.now())
+		r.Switched = append(r.Switched, 0)
+		if err := a.save(r); err != nil {
+			return err
+		}
+	}
+	err := a.cfg.Driver.Drive(level)
+	a.machine.Driven(a.now(), a.cfg.Driver.Level())
+	if err == nil && (level > 0) != (a.machine.level > 0) {
+		err = errors.New("the line is not as it was driven")
+	}
+	return err
+}
+
+// noteFailure logs the first of several failures.
+func (a *Actuator) noteFailure(err error) {
+	if err != nil && !a.failing {
+		a.cfg.Log.Error("output does not follow", "output", a.cfg.Name, "error", err)
+	}
+	a.failing = err != nil
+}
+
+// keep saves what Resume needs: at once when the output is off that is kept as on, otherwise after a while.
+func (a *Actuator) keep() {
+	if a.cfg.Restore == 0 || a.waiting || a.cfg.Store == nil {
+		return
+	}
+	now := a.now()
+	r := a.machine.Record(now)
+	switch {
+	case a.machine.pending, r.On == a.stored.On && r.Level == a.stored.Level:
+		a.saveAt = never
+		return
+	case r.On && a.saveAt == never:
+		a.saveAt = now + saveAfter
+		return
+	case r.On && now < a.saveAt:
+		return
+	}
+	a.saveAt = never
+	if err := a.save(r); err != nil {
+		a.cfg.Log.Error("the state of an output is not kept", "output", a.cfg.Name, "error", err)
+		a.saveAt = now + saveAfter
+	}
+}
+
+func (a *Actuator) save(r Record) error {
+	if err := a.cfg.Store.Save(r); err != nil {
+		return fmt.Errorf("keeping the state of output %s: %w", a.cfg.Name, err)
+	}
+	a.stored = r
+	return nil
+}
+
+func (a *Actuator) sleep(until time.Duration) {
+	if until == never {
+		a.timer.Stop()
+		return
+	}
+	a.timer.Reset(max(0, until-a.now()))
+}
+
+// Line is something that is on or off. *gpio.Output is one.
+type Line interface {
+	// Set returns when the line has changed, and nil only if it is known to have.
+	Set(on bool) error
+	// On is what the line really is, as far as can be told.
+	On() bool
+}
+
+// OnOff makes a driver of a line.
+func OnOff(l Line) Driver { return onOffDriver{l} }
+
+type onOffDriver struct{ line Line }
+
+func (d onOffDriver) Drive(level uint8) error { return d.line.Set(level > 0) }
+
+func (d onOffDriver) Level() uint8 {
+	if d.line.On() {
+		return MaxLevel
+	}
+	return 0
+}
