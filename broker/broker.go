@@ -23,6 +23,7 @@ type Broker struct {
 	node      string
 	listeners []Listener
 	limits    Limits
+	hold      <-chan struct{}
 	log       *slog.Logger
 	server    *mqtt.Server
 	policy    atomic.Pointer[policy]
@@ -54,6 +55,7 @@ func New(cfg Config) (*Broker, error) {
 		node:      cfg.Node,
 		listeners: cfg.Listeners,
 		limits:    cfg.Limits.withDefaults(),
+		hold:      cfg.Hold,
 		log:       cfg.Log,
 		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
@@ -197,7 +199,7 @@ func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
 	}
 }
 
-// Ready is closed when the listeners accept and Dial works.
+// Ready is closed when Dial works and the listeners accept, or would but for Config.Hold.
 func (b *Broker) Ready() <-chan struct{} { return b.ready }
 
 // SetPolicy replaces the policy. Subscriptions that it does not allow end, and messages on the way to them are dropped.

@@ -54,3 +54,19 @@ func TestNodeReadsAllAndWritesReserved(t *testing.T) {
 		t.Errorf("%d publishes refused as reserved, want 1", n)
 	}
 }
+
+// While nobody listens behind the broker nobody is acknowledged anything: a connection waits where it is.
+func TestHold(t *testing.T) {
+	hold := make(chan struct{})
+	s := start(t, func(c *broker.Config) { c.Hold = hold })
+	early := make(chan *client)
+	go func() { early <- s.connect(t, "alice", "") }()
+	agent := s.dialNode(t)
+	agent.subscribe(t, "command", 1)
+	if n := s.Stats().Connections; n != 0 {
+		t.Errorf("%d connections were accepted", n)
+	}
+	close(hold)
+	(<-early).publish(t, "command", "on", 1)
+	agent.want(t, "command", "on")
+}

@@ -19,6 +19,9 @@ type Config struct {
 	Policy *Policy
 	// Limits whose value is zero take the value of DefaultLimits.
 	Limits Limits
+	// Hold, unless nil, keeps the listeners from accepting until it is closed, while Dial works: whoever connects earlier
+	// waits, and is not acknowledged messages that nobody hears yet.
+	Hold <-chan struct{}
 	// Log gets connects, refusals and denials, never a payload. nil discards.
 	Log *slog.Logger
 }

@@ -25,6 +25,13 @@ const (
 // accept serves a listener until it is closed. An error that is not the end of the listener (out of file descriptors, a
 // connection reset while it waited) is tried again; failed is told when someone else closes the listener.
 func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
+	if b.hold != nil {
+		select {
+		case <-b.hold:
+		case <-ctx.Done():
+			return
+		}
+	}
 	backoff := minAcceptBackoff
 	for {
 		raw, err := l.Net.Accept()

@@ -14,8 +14,9 @@ import (
 	"pinseal/signing/sequence"
 )
 
-// resendAfter is how long the node may take to answer before the same bytes are sent once more: what
-// the broker has acknowledged can still be lost when node or broker stop. The node knows them again.
+// resendAfter is how long the node may take to answer before the same bytes are sent once more, if the
+// connection does not break before: what the broker has acknowledged can still be lost when node or
+// broker stop. The node knows them again.
 const resendAfter = 3 * time.Second
 
 // slowDown is how long a message waits that came too fast for its key's rate.
@@ -45,6 +46,8 @@ type question struct {
 	seq     uint64
 	patient bool // ask again when it came too fast for the key's rate
 	echoed  bool // answered by an echo, which may have been that of the same text asked later
+	arrived bool // at the broker
+	resent  bool
 	answer  chan agent.Verdict
 }
 
@@ -64,6 +67,7 @@ func newCommander(ctx context.Context, c *client, stray func(v agent.Verdict, ow
 		CleanSession:  true,
 		Subscriptions: []mqtt.Subscription{{Filter: agent.VerdictTopic(c.Node, c.Name), QoS: 1}},
 		OnMessage:     s.hear,
+		OnUp:          s.askAgain,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.numbers.Close())
@@ -246,8 +250,29 @@ func (s *commander) publish(q *question) {
 	s.mqtt.PublishAsync(q.message, func(err error) {
 		if err != nil {
 			s.client.log.Warn("not published", "topic", q.message.Topic, "error", err)
+			return
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		q.arrived = true
 	})
+}
+
+// askAgain sends in the same bytes what the broker had acknowledged before the connection broke and the
+// node has not answered; the connection itself repeats what was not acknowledged.
+func (s *commander) askAgain() {
+	s.mu.Lock()
+	var unanswered []*question
+	for _, q := range s.open {
+		if q.arrived && !q.echoed {
+			q.resent = true
+			unanswered = append(unanswered, q)
+		}
+	}
+	s.mu.Unlock()
+	for _, q := range unanswered {
+		s.publish(q)
+	}
 }
 
 // await waits for the answer, and asks again in the same bytes as long as there is none. That the node
@@ -255,14 +280,20 @@ func (s *commander) publish(q *question) {
 func (s *commander) await(ctx context.Context, q *question) (agent.Verdict, error) {
 	again := time.NewTicker(resendAfter)
 	defer again.Stop()
-	for resent := false; ; resent = true {
+	for {
 		select {
 		case v := <-q.answer:
+			s.mu.Lock()
+			resent := q.resent
+			s.mu.Unlock()
 			if resent && v.Reason == signing.ReasonDuplicate {
 				v.Reason, v.Detail = signing.ReasonApplied, ""
 			}
 			return v, nil
 		case <-again.C:
+			s.mu.Lock()
+			q.resent = true
+			s.mu.Unlock()
 			s.publish(q)
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -41,6 +41,7 @@ type node struct {
 	control *controlServer
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
+	heard   chan struct{} // closed when the agent listens behind the broker
 	ready   chan struct{}
 	signers atomic.Int64           // how many there are
 	current atomic.Pointer[config] // as last loaded
@@ -49,7 +50,7 @@ type node struct {
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
-	n := &node{layout: l, config: cfg, log: log, ready: make(chan struct{})}
+	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{})}
 	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -154,7 +155,7 @@ func (n *node) openBroker() (err error) {
 	}
 	n.broker, err = broker.New(broker.Config{
 		Node: string(n.config.Node), Listeners: listeners, Policy: policy,
-		Limits: n.config.Limits.limits(), Log: n.log.With("part", "broker"),
+		Limits: n.config.Limits.limits(), Hold: n.heard, Log: n.log.With("part", "broker"),
 	})
 	return err
 }
@@ -235,14 +236,14 @@ func (n *node) Run(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
+// awaitReady lets clients in once the agent hears what they say.
 func (n *node) awaitReady(ctx context.Context) {
 	if n.broker != nil {
-		for _, part := range []<-chan struct{}{n.broker.Ready(), n.agent.Ready()} {
-			select {
-			case <-part:
-			case <-ctx.Done():
-				return
-			}
+		select {
+		case <-n.agent.Ready():
+			close(n.heard)
+		case <-ctx.Done():
+			return
 		}
 	}
 	close(n.ready)
