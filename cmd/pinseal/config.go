@@ -26,6 +26,8 @@ type config struct {
 	Listeners []listenerConfig `toml:"listener"`
 	Outputs   []outputConfig   `toml:"output"`
 	Inputs    []inputConfig    `toml:"input"`
+	Sensors   []sensorConfig   `toml:"sensor"`
+	Batches   []batchConfig    `toml:"batch"`
 	Permits   []permitConfig   `toml:"permit"`
 	Telemetry []telemetryRule  `toml:"telemetry"`
 	Legacy    []legacyConfig   `toml:"legacy"`
@@ -200,6 +202,11 @@ func (c *config) resolve(dir string) {
 	}
 	if keys := &c.Auth.Token.JWKS; *keys != "" && !keys.isURL() && !filepath.IsAbs(string(*keys)) {
 		*keys = keysAddress(filepath.Join(dir, string(*keys)))
+	}
+	for i := range c.Sensors {
+		if path := &c.Sensors[i].Path; *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ func (c *config) fillIn() {
 		c.Listeners = []listenerConfig{{Address: defaultListen}}
 	}
 	c.fillInInputs()
+	c.fillInBatches()
 	for i := range c.Telemetry {
 		if c.Telemetry[i].MaxAge == 0 {
 			c.Telemetry[i].MaxAge = positiveLength(defaultTelemetryMaxAge)
@@ -59,6 +60,9 @@ func (c *config) check(data []byte) error {
 		return err
 	}
 	if err := c.checkInputs(data); err != nil {
+		return err
+	}
+	if err := c.checkSensors(data); err != nil {
 		return err
 	}
 	return c.checkRules(data)

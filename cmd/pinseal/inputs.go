@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/sensor"
 	"pinseal/gpio"
 
 	"golang.org/x/sync/errgroup"
@@ -39,11 +39,6 @@ type inputReport struct {
 	Count     uint64      `json:"count"`          // pulses since the node started
 	PerMinute uint64      `json:"per_minute"`     // in the last minute
 	Time      json.Number `json:"time,omitempty"` // of the change, or of now; only while the clock is trusted
-}
-
-// seconds is a time as SenML has it: since 1970, to the microsecond.
-func seconds(t time.Time) json.Number {
-	return json.Number(strconv.FormatFloat(float64(t.UnixMicro())/1e6, 'f', 6, 64))
 }
 
 func (n *node) openInputs() error {
@@ -136,7 +131,7 @@ func (i *input) send(on bool, at time.Time) {
 	}
 	r.Count, r.PerMinute = i.gpio.Pulses(time.Now())
 	if i.trusted() {
-		r.Time = seconds(at)
+		r.Time = sensor.Seconds(at)
 	}
 	msg, err := json.Marshal(r)
 	if err == nil {

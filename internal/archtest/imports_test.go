@@ -69,6 +69,7 @@ func table() []row {
 		{"broker/internal/frame", nil, nil},
 		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
 		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"agent/sensor", nil, nil},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
 		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term}},
 		{"internal/atomicfile", nil, nil},
