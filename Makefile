@@ -13,7 +13,7 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=auto -tags nethttpomithttp2 -trimpath 
 
 # What the tests run besides Go: other implementations to agree with, and the
 # C compiler that the race detector needs. The last line looks at the packages.
-DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt \
+DEBIAN_PACKAGES := mosquitto mosquitto-clients python3-paho-mqtt python3-ecdsa python3-jwt python3-prometheus-client \
 	python3-yaml dosfstools mtools e2fsprogs busybox-static \
 	python3-cryptography jose openssl curl stunnel4 systemd gcc libc6-dev fish zsh \
 	lintian man-db binutils nodejs $(shell command -v npm >/dev/null || echo npm)

@@ -111,6 +111,18 @@ func (s *Server) CheckLists() error {
 	return nil
 }
 
+// Expiry returns when the server's own certificate expires, and the first of
+// the authorities that clients' certificates come from.
+func (s *Server) Expiry() (own, authority time.Time) {
+	current := s.current.Load()
+	for _, a := range current.authorities {
+		if authority.IsZero() || a.NotAfter.Before(authority) {
+			authority = a.NotAfter
+		}
+	}
+	return current.config.Certificates[0].Leaf.NotAfter, authority
+}
+
 // base is strict by itself, so that a mistake around it fails closed.
 func (s *Server) base() *tls.Config {
 	return &tls.Config{

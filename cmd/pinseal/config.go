@@ -32,6 +32,7 @@ type config struct {
 	Telemetry []telemetryRule  `toml:"telemetry"`
 	Legacy    []legacyConfig   `toml:"legacy"`
 	Auth      authConfig       `toml:"auth"`
+	Monitor   monitorConfig    `toml:"monitor"`
 	Roles     []roleConfig     `toml:"role"`
 	ACL       []aclRule        `toml:"acl"`
 

@@ -56,6 +56,9 @@ func (c *config) check(data []byte) error {
 	if err := c.Auth.Token.check(data); err != nil {
 		return err
 	}
+	if err := c.Monitor.check(data); err != nil {
+		return err
+	}
 	if err := c.checkOutputs(data); err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ type node struct {
 	sockets []net.Listener
 	logins  *logins
 	control *controlServer
+	monitor *monitor // nil unless configured
+	started time.Time
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
 	heard   chan struct{} // closed when the agent listens behind the broker
@@ -51,7 +53,7 @@ type node struct {
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{})}
-	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -73,6 +75,9 @@ func (n *node) openClock() (err error) {
 		BuildTime:    buildTime(),
 		Synchronized: systemd.ClockSynchronized,
 	})
+	if err == nil {
+		n.started = n.clock.Now()
+	}
 	return err
 }
 
@@ -233,6 +238,9 @@ func (n *node) Run(ctx context.Context) (err error) {
 	group.Go(func() error { return n.clock.Run(ctx) })
 	group.Go(func() error { n.restoreOutputs(ctx); return nil })
 	group.Go(func() error { return n.control.Run(ctx) })
+	if n.monitor != nil {
+		group.Go(func() error { return n.monitor.Run(ctx) })
+	}
 	group.Go(func() error { n.awaitReady(ctx); return nil })
 	return group.Wait()
 }
@@ -256,7 +264,11 @@ func (n *node) close() error {
 	for _, in := range n.inputs {
 		errs = append(errs, in.gpio.Close())
 	}
-	for _, s := range n.sockets {
+	sockets := n.sockets
+	if n.monitor != nil {
+		sockets = append(sockets, n.monitor.listener)
+	}
+	for _, s := range sockets {
 		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}

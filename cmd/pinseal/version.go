@@ -11,19 +11,25 @@ type versionCmd struct{}
 
 // Run prints the version, the commit it was built from and the target.
 func (versionCmd) Run(std streams) error {
-	version, revision := "devel", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" && info.Main.Version != "(devel)" {
-			version = info.Main.Version
-		}
-		revision = buildSetting(info, "vcs.revision")
-	}
+	version, revision := buildVersion()
 	line := fmt.Sprintf("pinseal %s %s/%s %s", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
 	if revision != "" {
 		line += " " + revision
 	}
 	_, err := fmt.Fprintln(std.out, line)
 	return err
+}
+
+// buildVersion is what this program was built from; the revision is empty where that is not known.
+func buildVersion() (version, revision string) {
+	version = "devel"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" && info.Main.Version != "(devel)" {
+			version = info.Main.Version
+		}
+		revision = buildSetting(info, "vcs.revision")
+	}
+	return version, revision
 }
 
 // buildTime is the earliest moment at which this program can be running: the commit's time,

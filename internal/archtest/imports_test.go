@@ -75,6 +75,7 @@ func table() []row {
 		{"internal/atomicfile", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/flash", nil, []string{diskfs, sys}},
+		{"internal/metrics", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},

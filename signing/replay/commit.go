@@ -106,6 +106,10 @@ func (s *Store) commit() (more bool) {
 			err = fmt.Errorf("recording in replay state %s: %w", s.database.path, err)
 		}
 		s.lastErr = err
+		s.commits.Add(1)
+		if err != nil {
+			s.failures.Add(1)
+		}
 	}
 	more = s.settle(b, err)
 	if b.commit != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +43,8 @@ type Store struct {
 	once    sync.Once
 	lastErr error // of the last commit; read after stopped
 	ending  bool  // Close was called; the goroutine's own
+
+	commits, failures atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -94,6 +97,10 @@ func Open(path string, o Options) (*Store, error) {
 // because the memory of them is lost: zero for a store made together with its
 // node, later for one that replaces a lost file. Its precision is a microsecond.
 func (s *Store) Since() time.Time { return s.since }
+
+// Commits returns how often the store went to the disk since it was opened, and
+// how often that failed.
+func (s *Store) Commits() (all, failed uint64) { return s.commits.Load(), s.failures.Load() }
 
 // Command judges a command for an output and, where it is New, uses its number
 // up at once. It must be acted on only when it is New and [Commit.Wait] returned
