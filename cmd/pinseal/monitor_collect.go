@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pinseal/actuator"
 	"pinseal/internal/metrics"
 	"pinseal/signing"
 )
@@ -49,8 +50,8 @@ func (n *node) collectNode(w *metrics.Writer) {
 	w.Gauge("pinseal_start_time_seconds", "When the node started, in seconds since 1970 by its own clock.", float64(n.started.UnixMilli())/1e3)
 	w.Gauge("pinseal_clock_trusted", "Whether the wall clock is trusted.", metrics.Bool(n.clock.Trusted()))
 	w.Gauge("pinseal_signers", "Signers whose keys are trusted.", float64(n.signers.Load()))
-	for i, o := range n.config.Outputs {
-		w.Gauge("pinseal_output_on", "Whether an output is on.", metrics.Bool(n.outputs[i].On()), "output", string(o.Name))
+	for _, o := range n.outputs {
+		w.Gauge("pinseal_output_on", "Whether an output is on.", metrics.Bool(o.Status().State == actuator.StateOn), "output", string(o.config.Name))
 	}
 	for _, in := range n.inputs {
 		w.Gauge("pinseal_input_on", "Whether an input is on.", metrics.Bool(in.gpio.On()), "input", string(in.cfg.Name))
