@@ -115,6 +115,17 @@ func TestRevokedSessionIsNotResumed(t *testing.T) {
 	}
 	got, _ := connect(t, tickets, client)
 	wantError(t, got.err, "sensor-1", "revoked")
+
+	// Who is let in again shows a certificate first.
+	list.Admit("sensor-1")
+	write(t, f.dir, "denied", list.Text())
+	if err := server.ReloadRevocations(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := connect(t, tickets, client)
+	if err != nil || got.err != nil || got.state.DidResume {
+		t.Errorf("client %v, server %v, resumed %v", err, got.err, got.state.DidResume)
+	}
 }
 
 func TestRevocationLists(t *testing.T) {

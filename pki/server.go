@@ -48,8 +48,7 @@ func LoadServer(f Files, minVersion uint16, now func() time.Time) (*Server, erro
 }
 
 // Reload reads the files again. New handshakes use what it found, and sessions
-// from before are not resumed; on error
-// everything stays as it was. Established connections are not touched: judge
+// from before are not resumed; on error everything stays as it was. Established connections are not touched: judge
 // them with [Server.Check].
 func (s *Server) Reload() error {
 	s.loading.Lock()
@@ -67,20 +66,25 @@ func (s *Server) Reload() error {
 	if err != nil {
 		return err
 	}
+	s.current.Store(&loaded{s.judging(*own, pool(roots)), roots, revoked})
+	return nil
+}
+
+// judging is the configuration of handshakes from now on.
+func (s *Server) judging(own tls.Certificate, roots *x509.CertPool) *tls.Config {
 	config := s.base()
-	config.Certificates = []tls.Certificate{*own}
-	config.ClientCAs = pool(roots)
+	config.Certificates = []tls.Certificate{own}
+	config.ClientCAs = roots
 	config.Time = notBefore(s.now, own.Leaf)
 	// Runs beside crypto/tls's own verification, because this is the one hook
 	// that a resumed session cannot get past.
 	config.VerifyConnection = s.Check
 	// A ticket is sealed with keys of this very configuration, which go with it:
-	// after a reload every client shows its certificate again.
+	// then every client shows its certificate again, which may be a new one.
 	config.SessionTicketsDisabled = false
 	config.WrapSession = config.EncryptTicket
 	config.UnwrapSession = config.DecryptTicket
-	s.current.Store(&loaded{config, roots, revoked})
-	return nil
+	return config
 }
 
 // ReloadRevocations reads only the deny list and the revocation lists again,
@@ -95,6 +99,7 @@ func (s *Server) ReloadRevocations() error {
 		return err
 	}
 	current.revoked = revoked
+	current.config = s.judging(current.config.Certificates[0], current.config.ClientCAs)
 	s.current.Store(&current)
 	return nil
 }
