@@ -94,6 +94,7 @@ bench: debian-packages ## measure beside the stack that is replaced (3 minutes; 
 proof: ## try what must never happen, and count (20 minutes)
 	@go run ./internal/proof
 	@go run ./internal/powercut
+	@PINSEAL_ABUSE=full go test -count=1 -run Abuse ./broker
 	@go -C internal/wycheproof run .
 
 vulncheck: ## look for known vulnerabilities (needs the network)

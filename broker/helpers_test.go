@@ -35,6 +35,8 @@ type site struct {
 	log       *logBuffer
 	stop      func() error // ends Run and returns its error
 
+	tickets tls.ClientSessionCache
+
 	mu      sync.Mutex
 	clients map[string]*tls.Config
 }
@@ -66,7 +68,7 @@ func everything() *broker.Policy {
 func start(tb testing.TB, change func(*broker.Config)) *site {
 	tb.Helper()
 	authority := must(pki.CreateAuthority("test authority", time.Now()))(tb)
-	s := &site{authority: authority, log: &logBuffer{}, clients: map[string]*tls.Config{}}
+	s := &site{authority: authority, log: &logBuffer{}, tickets: tls.NewLRUClientSessionCache(0), clients: map[string]*tls.Config{}}
 	listener := must((&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0"))(tb)
 	s.addr = listener.Addr().String()
 	cfg := broker.Config{
