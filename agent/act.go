@@ -118,11 +118,17 @@ func (a *Agent) sendShown(s *shown) {
 	})
 }
 
-// publishVerified publishes the plain value of accepted telemetry.
-func (a *Agent) publishVerified(j *job) {
-	topic, _ := VerifiedTopic(j.topic)
-	a.client.PublishAsync(mqtt.Message{Topic: topic, Payload: plainValue(j.message.JSON()), QoS: min(j.qos, 1)}, nil)
+// publishReading publishes the plain value of accepted telemetry. What stays encrypted is answered with a verdict.
+func (a *Agent) publishReading(j *job, id ident) {
 	a.stats.telemetry.Add(1)
+	if j.value == nil {
+		j.passed(stepActed, "accepted, and left encrypted")
+		a.answer(j, id, signing.ReasonApplied, "")
+		return
+	}
+	topic, _ := VerifiedTopic(j.topic)
+	a.client.PublishAsync(mqtt.Message{Topic: topic, Payload: plainValue(j.value), QoS: min(j.qos, 1)}, nil)
+	j.passed(stepActed, "published as verified")
 }
 
 // plainValue is a JSON value for software that expects none: compact, a string without its quotes.

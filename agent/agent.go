@@ -9,6 +9,7 @@ import (
 	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
+	"pinseal/signing/encryption"
 	"pinseal/signing/replay"
 )
 
@@ -85,6 +86,9 @@ type Policy struct {
 	Permits   []Permit
 	Telemetry []TelemetryRule
 	Legacy    []LegacyKey
+	// Encryption says what is encrypted, and Keys opens what is encrypted to the node; may be nil.
+	Encryption []EncryptionRule
+	Keys       *encryption.Keys
 	// MaxAge is how old a command may be: 30 s if zero, at most 60 s.
 	MaxAge time.Duration
 	// Rate is how many commands and telemetry messages a second each key is allowed, 1000 if zero; Burst is how many
@@ -118,7 +122,7 @@ type LegacyKey struct {
 
 // Stats counts what [Agent.Counters] does not.
 type Stats struct {
-	Telemetry  uint64 // accepted and published as verified
+	Telemetry  uint64 // accepted, and published as verified unless it is encrypted
 	Unjudged   uint64 // of these: accepted by sequence alone, the clock not being trusted
 	Unanswered uint64 // verdicts not sent: beyond the key's rate, or for want of room
 }

@@ -175,6 +175,10 @@ func (a *Agent) countUnanswered(err error) {
 }
 
 func (a *Agent) publishSealed(c signing.Claims, retained bool, done func(error)) error {
+	c, err := a.encrypt(c)
+	if err != nil {
+		return err
+	}
 	sealed, err := signing.Seal(a.cfg.Key, c)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@
 //	 6  sealed for the topic it arrived on
 //	 7  signer permitted on this output or telemetry topic
 //	 8  fresh by the clock, or by the challenge; within the key's own rate
-//	 9  command decoded, and this action permitted
+//	 9  decrypted if it is encrypted, command decoded, and this action permitted
 //	10  sequence number not used before
 //	11  recorded durably
 //	12  acted on
@@ -21,7 +21,7 @@
 //
 // Steps 1 to 9 change no state. Up to step 5 nothing is answered: there is a counter for every [signing.Reason] and a
 // log line, of which there are never more than a few a second. From step 6 on the signer gets a verdict; for accepted
-// telemetry the verified value is the answer.
+// telemetry the verified value is the answer, or a verdict if it is encrypted and stays so.
 //
 // Signatures are verified in parallel, everything after that in the order of arrival: one order for each output, over
 // all its topics. Many commands may wait for one commit of the replay database; they are acted on in order when it is

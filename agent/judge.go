@@ -79,6 +79,10 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		return err
 	}
 	c.passed(stepFresh, "clock trusted: %v", a.cfg.Clock.Trusted())
+	if err := c.openCommand(o); err != nil {
+		giveBack()
+		return err
+	}
 	if err := c.decode(o, permitted); err != nil {
 		giveBack()
 		return err
@@ -115,7 +119,7 @@ func (c *command) decode(o *output, permitted actions) (err error) {
 	if c.legacy != nil {
 		c.command, err = decodeLegacy(c.old.Text())
 	} else {
-		c.command, err = decodeCommand(c.message.JSON())
+		c.command, err = decodeCommand(c.value)
 	}
 	if err != nil {
 		return err
@@ -142,12 +146,12 @@ func (a *Agent) judgeTelemetry() {
 	for jobs := a.telemetry.in.take(); jobs != nil; jobs = a.telemetry.in.take() {
 		for _, j := range jobs {
 			<-j.verified
-			if id, err := a.judgeReading(j); err != nil {
+			id, err := a.judgeReading(j)
+			if err != nil {
 				a.refuse(j, id, err)
 				continue
 			}
-			a.publishVerified(j)
-			j.passed(stepActed, "published as verified")
+			a.publishReading(j, id)
 			a.finish(j)
 		}
 	}
@@ -182,6 +186,10 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 		return id, err
 	}
 	j.passed(stepFresh, "clock trusted: %v", trusted)
+	if err := j.openReading(); err != nil {
+		giveBack()
+		return id, err
+	}
 	if err := refusalOf(a.cfg.Replay.Telemetry(id.kid, j.topic, id.seq, j.message.Digest())); err != nil {
 		giveBack()
 		return id, err

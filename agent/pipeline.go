@@ -28,6 +28,7 @@ type job struct {
 	verified chan struct{} // closed when the following are set
 	message  *signing.Message
 	old      *boxtec.Message
+	value    []byte // what the message says, once it was opened
 	err      error
 }
 

@@ -11,6 +11,7 @@ import (
 	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
+	"pinseal/signing/encryption"
 )
 
 // MaxAhead is how far ahead of the node's clock a message may have been sealed.
@@ -37,6 +38,10 @@ type policy struct {
 	window     signing.Window
 	allowances map[string]*allowance // by kid
 	limits     limits
+
+	encryption []EncryptionRule
+	keys       *encryption.Keys
+	encrypted  map[*output]bool // outputs whose commands must be
 }
 
 type permitKey struct{ signer, output string }
@@ -95,7 +100,7 @@ func (a *Agent) compile(p *Policy, old *policy) (*policy, error) {
 		legacyKeys: make(map[string]bool),
 		allowances: make(map[string]*allowance),
 	}
-	for _, step := range []func(*Policy) error{c.setLimits, a.permitsOf(c), c.setTelemetry, a.legacyOf(c)} {
+	for _, step := range []func(*Policy) error{c.setLimits, a.permitsOf(c), c.setTelemetry, a.legacyOf(c), c.setEncryption, a.encryptOutputs(c)} {
 		if err := step(p); err != nil {
 			return nil, err
 		}

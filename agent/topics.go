@@ -79,12 +79,19 @@ func checkFilter(filter string) error {
 	if !strings.HasPrefix(filter, telemetryPrefix) || len(filter) == len(telemetryPrefix) {
 		return fmt.Errorf("telemetry filter %q does not begin with %q", filter, telemetryPrefix)
 	}
+	if err := wellFormed(filter); err != nil {
+		return fmt.Errorf("telemetry %w", err)
+	}
+	return nil
+}
+
+func wellFormed(filter string) error {
 	levels := strings.Split(filter, "/")
 	for i, level := range levels {
 		switch {
 		case level == "+", level == "#" && i == len(levels)-1:
 		case strings.ContainsAny(level, "+#\x00"):
-			return fmt.Errorf("telemetry filter %q is malformed", filter)
+			return fmt.Errorf("filter %q is malformed", filter)
 		}
 	}
 	return nil
