@@ -12,7 +12,7 @@ import (
 // on all its topics if it is on one.
 type EncryptionRule struct {
 	Filter string
-	// To is whom the node encrypts to. Without anybody, what it seals itself is not encrypted.
+	// To is whom the node encrypts to. Without anybody, it seals nothing itself for these topics.
 	To []encryption.Recipient
 	// Republish publishes telemetry in the clear under verified/. The node must be able to open it then; it need not
 	// otherwise, and tries it for commands alone.
@@ -107,8 +107,11 @@ func (j *job) openReading() error {
 // encrypt makes the message of what the node is about to seal encrypted if its topic demands it.
 func (a *Agent) encrypt(c signing.Claims) (signing.Claims, error) {
 	rule, ok := a.policy.Load().encryptionOf(c.Topic)
-	if !ok || len(rule.To) == 0 {
+	switch {
+	case !ok:
 		return c, nil
+	case len(rule.To) == 0:
+		return c, fmt.Errorf("there is nobody to encrypt %s to", c.Topic)
 	}
 	b := encryption.Binding{Topic: c.Topic, KeyID: a.cfg.Key.Public().ID(), Sequence: c.Sequence}
 	var err error

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pinseal/agent"
+	"pinseal/internal/mqtt"
 	"pinseal/signing"
 	"pinseal/signing/encryption"
 )
@@ -114,7 +115,7 @@ func TestDecryptionIsNoOracle(t *testing.T) {
 			return flip(n.made(binding(c), s.node.Public()), `"ciphertext":"`)
 		},
 		"damaged tag": func(c *signing.Claims) []byte { return flip(n.made(binding(c), s.node.Public()), `"tag":"`) },
-		"no format": func(*signing.Claims) []byte { return []byte(`{"protected":"","ciphertext":""}`) },
+		"no format":   func(*signing.Claims) []byte { return []byte(`{"protected":"","ciphertext":""}`) },
 	} {
 		raw := n.sealed(t, "operator", ledTopic, `0`, func(c *signing.Claims) { c.Message = make(c) })
 		n.publish(ledTopic, raw)
@@ -234,5 +235,33 @@ func TestEncryptionRefusesOtherWays(t *testing.T) {
 				t.Error("accepted")
 			}
 		})
+	}
+}
+
+func TestNodeEncryptsWhatItReports(t *testing.T) {
+	n, s := encryptedNode(t)
+	policy := n.policy(t)
+	to := []encryption.Recipient{s.operator.Public()}
+	policy.Permits, policy.Legacy = nil, nil
+	policy.Encryption = []agent.EncryptionRule{{Filter: "telemetry/+/door", To: to}, {Filter: "telemetry/+/load", To: to, Republish: true}}
+	if err := n.agent.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.observer.Subscribe(t.Context(), mqtt.Subscription{Filter: "telemetry/#", QoS: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, measure := range []string{"door", "load"} {
+		if err := n.agent.Report(measure, []byte(`"open"`)); err != nil {
+			t.Fatal(err)
+		}
+		m := n.next()
+		message := n.open(m)
+		value, err := encryption.NewKeys([]*encryption.PrivateKey{s.operator}, nil).Decrypt(message.JSON(), encryption.BindingOf(message))
+		if err != nil || string(value) != `"open"` || m.Topic != agent.TelemetryTopic(nodeName, measure) {
+			t.Errorf("reported %s on %s, %v", value, m.Topic, err)
+		}
+	}
+	if m := n.next(); m.Topic != "verified/raspiflow/load" {
+		t.Errorf("in the clear: %s", m.Topic)
 	}
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // Report seals msg, a JSON value, as this node's telemetry on [TelemetryTopic] and hands it to the broker, with its
-// plain value on the verified topic: nobody else verifies what the node itself says on its own broker. It does not
+// plain value on the verified topic: nobody else verifies what the node itself says on its own broker. By an
+// [EncryptionRule] it is encrypted, and not published plain. It does not
 // wait. An error says that the report is lost; that the broker is away is none.
 func (a *Agent) Report(measure string, msg []byte) error {
 	topic, now := TelemetryTopic(a.cfg.Node, measure), a.cfg.Clock.Now()
@@ -23,6 +24,9 @@ func (a *Agent) Report(measure string, msg []byte) error {
 	c := signing.Claims{Topic: topic, IssuedAt: now, Sequence: number, Message: msg}
 	if err := a.publishSealed(c, false, nil); err != nil {
 		return fmt.Errorf("reporting %s: %w", measure, err)
+	}
+	if rule, encrypted := a.policy.Load().encryptionOf(topic); encrypted && !rule.Republish {
+		return nil
 	}
 	verified, _ := VerifiedTopic(topic)
 	a.client.PublishAsync(mqtt.Message{Topic: verified, Payload: plainValue(msg), QoS: 1}, nil)

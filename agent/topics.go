@@ -97,6 +97,9 @@ func wellFormed(filter string) error {
 	return nil
 }
 
+// Matches reports whether a valid topic filter covers a topic; neither begins with $.
+func Matches(filter, topic string) bool { return matches(filter, topic) }
+
 // matches says whether a valid filter covers a topic (MQTT 3.1.1, 4.7.1). Neither begins with $ here.
 func matches(filter, topic string) bool {
 	for {

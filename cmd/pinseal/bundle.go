@@ -11,6 +11,7 @@ import (
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing"
+	"pinseal/signing/encryption"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -22,6 +23,8 @@ type clientConfig struct {
 	Host   string      `toml:"host"`
 	Port   uint16      `toml:"port"`
 	Topics []topicName `toml:"topics,multiline"` // answered by a verdict
+
+	Encrypt []encryptRule `toml:"encrypt,omitempty"`
 }
 
 // bundle is the folder that makes a machine a client of one node.
@@ -58,12 +61,13 @@ func readBundle(dir string) (bundle, error) {
 
 // newClient is a client that has just been given its keys and its certificate.
 type newClient struct {
-	signKey *signing.PublicKey // for the node to trust
-	entry   pki.Entry          // for the journal
-	files   fileSet            // its bundle
+	signKey *signing.PublicKey    // for the node to trust
+	openKey *encryption.PublicKey // for the node to encrypt to
+	entry   pki.Entry             // for the journal
+	files   fileSet               // its bundle
 }
 
-// makeClient makes a client's two keys and its certificate, and the files of its bundle in dir.
+// makeClient makes a client's keys and its certificate, and the files of its bundle in dir.
 func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, by string, now time.Time) (newClient, error) {
 	tlsKey, err := pki.GenerateKey()
 	if err != nil {
@@ -85,18 +89,24 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 	if err != nil {
 		return newClient{}, err
 	}
+	openKey, err := encryption.GenerateKey()
+	if err != nil {
+		return newClient{}, err
+	}
 	clientTOML, err := toml.Marshal(client)
 	if err != nil {
 		return newClient{}, fmt.Errorf("writing client.toml: %w", err)
 	}
 	b := bundle{dir: dir}
-	return newClient{signKey.Public(), entry, fileSet{
+	return newClient{signKey.Public(), openKey.Public(), entry, fileSet{
 		{b.caCert(), authority.CertificatePEM(), 0o644},
 		{b.clientCert(), certificate, 0o644},
 		{b.clientKey(), tlsKeyPEM, 0o600},
 		{b.signKey(), signKey.PEM(), 0o600},
 		{filepath.Join(b.signers(), string(client.Node)+".pem"), node.PEM(), 0o644},
 		{filepath.Join(b.signers(), string(client.Name)+".pem"), signKey.Public().PEM(), 0o644},
+		{b.encryption().own, openKey.PEM(), 0o600},
+		{b.encryption().publicKey(string(client.Name)), openKey.Public().PEM(), 0o644},
 		{filepath.Join(dir, "client.toml"), clientTOML, 0o644},
 	}}, nil
 }

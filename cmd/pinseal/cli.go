@@ -46,6 +46,7 @@ type cli struct {
 	Flash   flashCmd   `cmd:"" help:"Prepare a Raspberry Pi OS card, so that the Pi comes up as a node on first boot."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
+	Recipient  recipientCmd  `cmd:"" help:"The keys that messages are encrypted to and opened with."`
 	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
 	Complete   completeCmd   `cmd:"" hidden:"" help:"Print what a word of the command line could become."`
 	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual's pages."`

@@ -26,6 +26,7 @@ const slowDown = 250 * time.Millisecond
 type commander struct {
 	client  *client
 	key     *signing.PrivateKey
+	secrets *cryptor
 	numbers *sequence.Counter
 	keyring *signing.Keyring
 	mqtt    *mqtt.Client
@@ -86,6 +87,9 @@ func (s *commander) openKeys() (err error) {
 	if s.keyring, err = s.client.readSigners(); err != nil {
 		return err
 	}
+	if s.secrets, err = newCryptor(s.client.secrets, s.client.encrypt, s.client.encryptTo); err != nil {
+		return err
+	}
 	if !knows(s.keyring, s.client.Node) {
 		return withHint(fmt.Errorf("no key of node %s in %s: its answer could not be verified", s.client.Node, s.client.Signers),
 			"put the node's public key there as %s.pem; on the node: openssl pkey -in keys/sign.key -pubout", s.client.Node)
@@ -108,23 +112,32 @@ func (s *commander) hear(m mqtt.Message, ack func()) {
 	if s.hearEcho(m) {
 		return
 	}
-	sealed, signer, err := signing.Open(m.Payload, m.Topic, s.keyring)
-	if err == nil && signer.Name != s.client.Node {
-		err = fmt.Errorf("signed by %s, not by the node", signer.Name)
-	}
+	said, err := s.said(m)
 	if err == nil && m.Topic == agent.ChallengeTopic(s.client.Node) {
-		err = s.hearChallenge(sealed)
+		err = s.hearChallenge(said)
 	} else if err == nil {
-		err = s.hearVerdict(sealed)
+		err = s.hearVerdict(said)
 	}
 	if err != nil {
 		s.client.log.Warn("answer ignored", "topic", m.Topic, "error", err)
 	}
 }
 
+// said gives what the node says, and nobody else.
+func (s *commander) said(m mqtt.Message) ([]byte, error) {
+	sealed, signer, err := signing.Open(m.Payload, m.Topic, s.keyring)
+	if err != nil {
+		return nil, err
+	}
+	if signer.Name != s.client.Node {
+		return nil, fmt.Errorf("signed by %s, not by the node", signer.Name)
+	}
+	return s.secrets.value(sealed)
+}
+
 // hearChallenge takes the node's challenge, which goes into every message from then on.
-func (s *commander) hearChallenge(m *signing.Message) error {
-	nonce, err := agent.ParseChallenge(m.JSON())
+func (s *commander) hearChallenge(said []byte) error {
+	nonce, err := agent.ParseChallenge(said)
 	if err != nil {
 		return err
 	}
@@ -137,8 +150,8 @@ func (s *commander) hearChallenge(m *signing.Message) error {
 	return nil
 }
 
-func (s *commander) hearVerdict(m *signing.Message) error {
-	v, err := agent.ParseVerdict(m.JSON())
+func (s *commander) hearVerdict(said []byte) error {
+	v, err := agent.ParseVerdict(said)
 	if err != nil || v.KeyID != s.key.Public().ID() { // the signer may have other keys elsewhere
 		return err
 	}
@@ -190,7 +203,7 @@ func (s *commander) seal(topic string, message []byte) (raw []byte, seq uint64, 
 	if seq, err = s.numbers.Next(now); err != nil {
 		return nil, 0, err
 	}
-	raw, err = signing.Seal(s.key, signing.Claims{Topic: topic, IssuedAt: now, Sequence: seq, Message: message, Nonce: nonce})
+	raw, err = s.secrets.seal(s.key, signing.Claims{Topic: topic, IssuedAt: now, Sequence: seq, Message: message, Nonce: nonce})
 	return raw, seq, err
 }
 

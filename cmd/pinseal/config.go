@@ -35,6 +35,7 @@ type config struct {
 	Monitor   monitorConfig    `toml:"monitor"`
 	Roles     []roleConfig     `toml:"role"`
 	ACL       []aclRule        `toml:"acl"`
+	Encrypt   []encryptRule    `toml:"encrypt"`
 
 	source source
 	denied *pki.DenyList // nil denies nobody

@@ -144,6 +144,9 @@ func (c *config) checkRules(data []byte) error {
 			return at(data, place{"legacy", i, "topic"}, "no output has the topic %q", l.Topic)
 		}
 	}
+	if err := c.checkEncrypt(data); err != nil {
+		return err
+	}
 	return c.checkACL(data)
 }
 

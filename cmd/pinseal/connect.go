@@ -34,15 +34,22 @@ type connectFlags struct {
 	Node     string `help:"Name of the node." placeholder:"NAME"`
 	Name     string `help:"Name under which the node knows this client; default: the certificate's." placeholder:"NAME"`
 	SignKey  string `help:"Private signing key." type:"existingfile" placeholder:"FILE"`
-	Signers  string `help:"Folder of public signing keys to verify with, the node's among them." type:"existingdir" placeholder:"FOLDER"`
+
+	DecryptKey string `help:"Private key or keys for what is encrypted." type:"existingfile" placeholder:"FILE"`
+
+	Signers string `help:"Folder of public signing keys to verify with, the node's among them." type:"existingdir" placeholder:"FOLDER"`
 }
 
 // client is what a command knows about itself once flags and bundle are put together.
 type client struct {
 	connectFlags
-	files  pki.Files
-	topics []topicName
-	log    *slog.Logger
+	files   pki.Files
+	topics  []topicName
+	secrets encryptionFiles
+
+	encryptTo []string // whatever the bundle says
+	encrypt   []encryptRule
+	log       *slog.Logger
 }
 
 // defaultBundle is where init leaves the first operator's on the node itself.
@@ -63,9 +70,10 @@ func (f connectFlags) client(std streams) (*client, error) {
 			return nil, err
 		}
 		f.fillIn(b)
-		c.topics = b.client.Topics
+		c.topics, c.encrypt, c.secrets = b.client.Topics, b.client.Encrypt, b.encryption()
 	}
 	c.connectFlags = f
+	c.secrets.own = orDefault(f.DecryptKey, c.secrets.own)
 	c.files = pki.Files{Certificate: f.Cert, Key: f.Key, CA: f.CAFile}
 	return c, nil
 }

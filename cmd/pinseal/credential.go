@@ -10,6 +10,8 @@ const (
 	signCredential   = "sign.key"
 	brokerCredential = "broker.key"
 	agentCredential  = "agent.key" // for a broker elsewhere
+
+	decryptCredential = "decrypt.key" //nolint:gosec // a name
 )
 
 // credential is the path of a key: that which systemd handed over under this name, or else the given one.

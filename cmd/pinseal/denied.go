@@ -118,7 +118,7 @@ func (n *node) denyAtBroker(cfg *config) error {
 }
 
 func (n *node) denySigners(cfg *config) error {
-	policy, err := cfg.agentPolicy(n.layout.signers)
+	policy, err := cfg.agentPolicy(n.layout)
 	if err != nil {
 		return err
 	}

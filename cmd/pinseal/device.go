@@ -11,6 +11,7 @@ import (
 	"pinseal/agent"
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
+	"pinseal/signing/encryption"
 )
 
 type deviceCmd struct {
@@ -25,6 +26,8 @@ type deviceAddCmd struct {
 	Out    string   `help:"Folder for the bundle; default: bundles/NAME among the node's files." type:"path" placeholder:"FOLDER"`
 	Output []string `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
 	Host   string   `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
+
+	openKey *encryption.PublicKey
 }
 
 // Run issues the device's certificate here, for machines that cannot make their own keys.
@@ -48,6 +51,9 @@ func (c *deviceAddCmd) Run(std streams) error {
 		return err
 	}
 	if err := admit(l, c.Name); err != nil {
+		return err
+	}
+	if err := c.addRecipient(l); err != nil {
 		return err
 	}
 	if err := c.share(); err != nil {
@@ -104,6 +110,10 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err != nil {
 		return nil, err
 	}
+	shared, err := c.encryption(l, cfg, &client)
+	if err != nil {
+		return nil, err
+	}
 	device, err := makeClient(c.folder(l), client, authority, nodeKey.Public(), "device add", now)
 	if err != nil {
 		return nil, err
@@ -111,7 +121,8 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err := pki.OpenJournal(l.journal()).Append(device.entry); err != nil {
 		return nil, err
 	}
-	return append(device.files, newFile{l.signer(c.Name), device.signKey.PEM(), 0o644}), nil
+	c.openKey = device.openKey
+	return append(append(device.files, shared...), newFile{l.signer(c.Name), device.signKey.PEM(), 0o644}), nil
 }
 
 // clientConfig takes host and port from the operator's bundle, which knows how the node is reached.

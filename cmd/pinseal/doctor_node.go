@@ -161,7 +161,7 @@ func (n *nodeChecks) signers(context.Context) (string, error) {
 		return "", withHint(err, "a file in %s is damaged: restore it, or remove it and add the signer again", n.layout.signers)
 	}
 	n.keyring = keyring
-	if _, err := n.config.agentPolicy(n.layout.signers); err != nil {
+	if _, err := n.config.agentPolicy(n.layout); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s, trusted keys: %d", n.layout.signers, len(keyring.Signers())), nil

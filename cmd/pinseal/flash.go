@@ -243,7 +243,7 @@ func (p *preparation) add(path string, perm os.FileMode, data []byte) {
 
 // folders are init's and install's: what holds no secret may be read by everybody.
 func (p *preparation) folders(l layout) {
-	public := []string{filepath.Dir(l.config), l.signers}
+	public := []string{filepath.Dir(l.config), l.signers, l.recipients()}
 	private := []string{l.state, filepath.Dir(l.signKey()), l.bundles(), p.plan.operatorBundle()}
 	for _, dir := range public {
 		p.add(dir, os.ModeDir|0o755, nil)

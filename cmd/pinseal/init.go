@@ -13,6 +13,7 @@ import (
 	"pinseal/agent"
 	"pinseal/pki"
 	"pinseal/signing"
+	"pinseal/signing/encryption"
 )
 
 type initCmd struct {
@@ -187,7 +188,16 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	return made.files, append(node,
+	openKey, err := encryption.GenerateKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	recipients := p.layout.encryption()
+	operator = append(made.files, newFile{clientFiles(bundle).publicKey(p.node), openKey.Public().PEM(), 0o644})
+	return operator, append(node,
+		newFile{p.layout.decryptKey(), openKey.PEM(), 0o600},
+		newFile{recipients.publicKey(p.node), openKey.Public().PEM(), 0o644},
+		newFile{recipients.publicKey(p.operator), made.openKey.PEM(), 0o644},
 		newFile{p.layout.signer(p.operator), made.signKey.PEM(), 0o644},
 		newFile{p.layout.journal(), journal, 0o600},
 		newFile{p.layout.config, text, 0o644},

@@ -77,6 +77,7 @@ func (p *manPage) files() {
 	for _, file := range []struct{ path, meaning string }{
 		{l.config, "The configuration, see pinseal.toml(5)."},
 		{l.signers, "Public signing keys that the node trusts."},
+		{l.recipients(), "Public keys that messages are encrypted to."},
 		{l.state, "The authority, certificates, private keys, bundles of clients, and what was accepted before."},
 		{l.run, "The control socket and the levels of simulated lines."},
 	} {

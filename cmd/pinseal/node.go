@@ -170,7 +170,7 @@ func (n *node) openAgent() error {
 	if err != nil {
 		return err
 	}
-	policy, err := n.config.agentPolicy(n.layout.signers)
+	policy, err := n.config.agentPolicy(n.layout)
 	if err != nil {
 		return err
 	}
@@ -300,7 +300,7 @@ func (n *node) Reload() error {
 	if cfg.denied, err = readDenied(n.layout); err != nil {
 		return err
 	}
-	policy, err := cfg.agentPolicy(n.layout.signers)
+	policy, err := cfg.agentPolicy(n.layout)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (f dirFlag) share() error {
 
 // letRead lets every user read what holds no secret: the configuration, public keys and certificates.
 func (l layout) letRead() error {
-	for _, dir := range []string{filepath.Dir(l.config), l.signers} {
+	for _, dir := range []string{filepath.Dir(l.config), l.signers, l.recipients()} {
 		if err := os.Chmod(dir, publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("letting the service read: %w", err)
 		}
@@ -98,6 +98,7 @@ func (l layout) handOver(to owner) error {
 func (l layout) serviceFiles() []string {
 	return []string{
 		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(),
+		l.decryptKey(), filepath.Join(filepath.Dir(l.signKey()), sharedPrefix),
 	}
 }
 

@@ -79,9 +79,9 @@ func ownTopics(node string) []string {
 	}
 }
 
-// agentPolicy is whose key may do what; the keys are read from signersDir.
-func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
-	keyring, err := signing.ReadKeyring(signersDir)
+// agentPolicy is whose key may do what; the keys are read from the node's files.
+func (c *config) agentPolicy(l layout) (*agent.Policy, error) {
+	keyring, err := signing.ReadKeyring(l.signers)
 	if err != nil {
 		return nil, withHint(err, "pinseal signer add NAME FILE puts a public key there")
 	}
@@ -97,19 +97,19 @@ func (c *config) agentPolicy(signersDir string) (*agent.Policy, error) {
 	for _, rule := range c.Telemetry {
 		p.Telemetry = append(p.Telemetry, rule.expand(keyring)...)
 	}
-	for _, l := range c.Legacy {
-		if c.denies(string(l.Signer)) {
+	for _, old := range c.Legacy {
+		if c.denies(string(old.Signer)) {
 			continue // it has no key any more, and that is no mistake
 		}
-		key, err := legacyKey(keyring, string(l.Signer))
+		key, err := legacyKey(keyring, string(old.Signer))
 		if err != nil {
 			return nil, err
 		}
 		p.Legacy = append(p.Legacy, agent.LegacyKey{
-			Signer: string(l.Signer), Topic: string(l.Topic), Hash: boxtec.Hash(l.Hash), Key: key,
+			Signer: string(old.Signer), Topic: string(old.Topic), Hash: boxtec.Hash(old.Hash), Key: key,
 		})
 	}
-	return p, nil
+	return p, c.addEncryption(p, l.encryption())
 }
 
 // legacyKey is the one secp256k1 key of a signer: the legacy format has no key id to choose by.

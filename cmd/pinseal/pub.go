@@ -25,6 +25,7 @@ import (
 
 type pubCmd struct {
 	connectFlags
+	encryptFlag
 	Topic   string  `short:"t" help:"Topic." placeholder:"TOPIC"`
 	Message *string `short:"m" help:"Message: a JSON value, or any text." placeholder:"TEXT"`
 	Lines   bool    `short:"l" help:"One message a line of standard input."`
@@ -52,6 +53,7 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	settings.encryptTo = c.EncryptTo
 	source, err := c.source(std.in)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 )
 
 type sealCmd struct {
+	encryptFlag
 	Bundle  string  `help:"Folder with everything a client needs." env:"PINSEAL_BUNDLE" placeholder:"FOLDER"`
 	Key     string  `help:"Private signing key." type:"existingfile" placeholder:"FILE"`
 	Topic   string  `short:"t" required:"" help:"Topic it is for." placeholder:"TOPIC"`
@@ -39,7 +40,11 @@ func (c *sealCmd) Run(std streams) error {
 	if claims.Sequence, err = c.number(path); err != nil {
 		return err
 	}
-	raw, err := signing.Seal(key, claims)
+	secrets, err := c.secrets()
+	if err != nil {
+		return err
+	}
+	raw, err := secrets.seal(key, claims)
 	if err != nil {
 		return usageError(err)
 	}
@@ -51,13 +56,31 @@ func (c *sealCmd) keyPath() (string, error) {
 	switch {
 	case c.Key != "":
 		return c.Key, nil
-	case c.Bundle != "":
-		return bundle{dir: c.Bundle}.signKey(), nil
-	case exists(defaultBundle()):
-		return bundle{dir: defaultBundle()}.signKey(), nil
+	case c.bundle() != "":
+		return bundle{dir: c.bundle()}.signKey(), nil
 	default:
 		return "", usagef("no signing key: --key FILE or --bundle FOLDER")
 	}
+}
+
+// bundle is the given one, or the first operator's on the node itself; "" is none.
+func (c *sealCmd) bundle() string {
+	if c.Bundle == "" && c.Key == "" && exists(defaultBundle()) {
+		return defaultBundle()
+	}
+	return c.Bundle
+}
+
+// secrets encrypts as the bundle says, unless --encrypt-to says otherwise.
+func (c *sealCmd) secrets() (*cryptor, error) {
+	if c.bundle() == "" {
+		return newCryptor(encryptionFiles{}, nil, c.EncryptTo)
+	}
+	b, err := readBundle(c.bundle())
+	if err != nil {
+		return nil, err
+	}
+	return newCryptor(b.encryption(), b.client.Encrypt, c.EncryptTo)
 }
 
 func (c *sealCmd) claims(now time.Time) (signing.Claims, error) {
@@ -109,6 +132,9 @@ type openCmd struct {
 	Key     string `help:"One public signing key." type:"existingfile" xor:"keys" placeholder:"FILE"`
 	Topic   string `short:"t" help:"Topic it arrived on; default: any." placeholder:"TOPIC"`
 	Verbose bool   `short:"v" help:"Also tell signer, topic, time and number, on standard error."`
+	Raw     bool   `help:"Print an encrypted message as it is."`
+
+	DecryptKey string `help:"Private key or keys for what is encrypted." type:"existingfile" placeholder:"FILE"`
 }
 
 // Run verifies one sealed message; whether it is fresh only its receiver can say.
@@ -129,8 +155,28 @@ func (c *openCmd) Run(std streams) error {
 		fmt.Fprintf(std.err, "signer %s, key %s, topic %s, sealed %s, number %d\n", signer.Name, message.KeyID(),
 			message.Topic(), message.IssuedAt().UTC().Format(time.RFC3339Nano), message.Sequence())
 	}
-	_, err = fmt.Fprintf(std.out, "%s\n", message.JSON())
+	value, err := c.value(message)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.out, "%s\n", value)
 	return err
+}
+
+func (c *openCmd) value(message *signing.Message) ([]byte, error) {
+	if c.Raw {
+		return message.JSON(), nil
+	}
+	var files encryptionFiles
+	if c.Bundle != "" {
+		files = clientFiles(c.Bundle)
+	}
+	files.own = orDefault(c.DecryptKey, files.own)
+	secrets, err := newCryptor(files, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return secrets.value(message)
 }
 
 // trimLineFeed takes away the one line feed that echo and mosquitto_sub add.

@@ -55,7 +55,11 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	return c.print(ctx, settings, subscriptions, newViewer(std, keyring, c.Verbose))
+	secrets, err := newCryptor(settings.secrets, nil, nil)
+	if err != nil {
+		return err
+	}
+	return c.print(ctx, settings, subscriptions, newViewer(std, keyring, secrets, c.Verbose))
 }
 
 func (c *subCmd) print(ctx context.Context, settings *client, subscriptions []mqtt.Subscription, show *viewer) (err error) {
@@ -102,12 +106,13 @@ func (c *subCmd) print(ctx context.Context, settings *client, subscriptions []mq
 type viewer struct {
 	out, err io.Writer
 	keyring  *signing.Keyring
+	secrets  *cryptor
 	topics   bool
 	seen     recent
 }
 
-func newViewer(std streams, keyring *signing.Keyring, topics bool) *viewer {
-	return &viewer{out: std.out, err: std.err, keyring: keyring, topics: topics, seen: recent{index: map[[32]byte]bool{}}}
+func newViewer(std streams, keyring *signing.Keyring, secrets *cryptor, topics bool) *viewer {
+	return &viewer{out: std.out, err: std.err, keyring: keyring, secrets: secrets, topics: topics, seen: recent{index: map[[32]byte]bool{}}}
 }
 
 // message prints m unless it is a repetition of a sealed message or not genuine.
@@ -122,7 +127,12 @@ func (v *viewer) message(m mqtt.Message) (bool, error) {
 		if !v.seen.add(sealed.Digest()) {
 			return false, nil // QoS 1 delivered it again
 		}
-		who, text = signer.Name, plainText(sealed.JSON())
+		value, err := v.secrets.value(sealed)
+		if err != nil {
+			fmt.Fprintf(v.err, "pinseal: on %s: of %s: %v\n", m.Topic, signer.Name, err)
+			return false, nil
+		}
+		who, text = signer.Name, plainText(value)
 	}
 	line := fmt.Sprintf("[%s] %s\n", who, printable(text))
 	if v.topics {
