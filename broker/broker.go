@@ -22,7 +22,7 @@ import (
 type Broker struct {
 	node      string
 	listeners []Listener
-	limits    Limits
+	limits    atomic.Pointer[Limits]
 	hold      <-chan struct{}
 	log       *slog.Logger
 	server    *mqtt.Server
@@ -54,7 +54,6 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		node:      cfg.Node,
 		listeners: cfg.Listeners,
-		limits:    cfg.Limits.withDefaults(),
 		hold:      cfg.Hold,
 		log:       cfg.Log,
 		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
@@ -67,8 +66,9 @@ func New(cfg Config) (*Broker, error) {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.policy.Store(p)
+	b.limits.Store(new(cfg.Limits.withDefaults()))
 	b.journal.init()
-	b.server = newServer(b.limits)
+	b.server = newServer()
 	if err := b.server.AddHook(&hook{broker: b}, nil); err != nil {
 		return nil, fmt.Errorf("preparing the broker: %w", err)
 	}
@@ -97,14 +97,14 @@ func check(cfg Config) error {
 // sysInterval is how often $SYS topics are published, in seconds; each time stops the world for a moment.
 const sysInterval = 10
 
-func newServer(l Limits) *mqtt.Server {
+func newServer() *mqtt.Server {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
 	caps.MaximumMessageExpiryInterval = 0
 	caps.MaximumClientWritesPending = 1                // messages do not go through mochi
 	caps.MaximumSessionExpiryInterval = math.MaxUint32 // sessions expire by our hand
-	caps.MaximumPacketSize = clamp[uint32](l.MaxPacketBytes, math.MaxUint32)
-	caps.ReceiveMaximum = clamp[uint16](l.ReceiveMaximum, math.MaxUint16)
+	caps.MaximumPacketSize = 0                         // package frame bounds it
+	caps.ReceiveMaximum = math.MaxUint16               // we count ourselves
 	caps.MaximumInflight = math.MaxUint16
 	caps.TopicAliasMaximum = 0
 	caps.MinimumProtocolVersion = 4

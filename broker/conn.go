@@ -23,7 +23,9 @@ type conn struct {
 	tls      *tls.Conn // nil without TLS
 	broker   *Broker
 	listener *Listener // nil for connections made by Dial
+	limits   *Limits   // of when it was made: some of them the client is told, and keeps to
 	address  netip.Addr
+	number   uint64 // of connections from the network, in the order in which they came
 	in       *frame.Reader
 	out      outbox
 
@@ -63,7 +65,7 @@ func (c *conn) identity() string {
 }
 
 func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
-	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, address: address, gone: make(chan struct{}), closing: make(chan struct{}), ended: make(chan struct{})}
+	c := &conn{Conn: raw, raw: raw, broker: b, listener: l, limits: b.limits.Load(), address: address, gone: make(chan struct{}), closing: make(chan struct{}), ended: make(chan struct{})}
 	c.out.changed.L = &c.out.mu
 	c.out.finished = make(chan struct{})
 	return c

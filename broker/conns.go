@@ -17,19 +17,21 @@ type conns struct {
 	connects  map[netip.Addr]*rate.Limiter
 	listeners map[*Listener]int
 	network   int     // those in all that came through a listener
+	accepted  uint64  // how many have ever
 	pending   []*conn // those that have not been admitted, oldest first
 	serving   sync.WaitGroup
 }
 
 // add counts the connection in, or says why there is no room for it. A new connection displaces an old one that is still
 // silent.
-func (s *conns) add(c *conn, limits Limits) Reason {
+func (s *conns) add(c *conn) Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return ReasonTooManyConnections
 	}
 	if c.listener != nil {
+		limits := c.broker.limits.Load()
 		if most := c.listener.MaxConnections; most > 0 && s.listeners[c.listener] >= most {
 			return ReasonTooManyConnections
 		}
@@ -41,6 +43,8 @@ func (s *conns) add(c *conn, limits Limits) Reason {
 		}
 		s.displace(c.address, limits)
 		s.network++
+		s.accepted++
+		c.number = s.accepted
 		s.addresses[c.address]++
 		s.listeners[c.listener]++
 		s.pending = append(s.pending, c)
@@ -51,7 +55,7 @@ func (s *conns) add(c *conn, limits Limits) Reason {
 }
 
 // displace makes room among the pending connections.
-func (s *conns) displace(address netip.Addr, limits Limits) {
+func (s *conns) displace(address netip.Addr, limits *Limits) {
 	oldest, same := -1, 0
 	for i, p := range s.pending {
 		if p.address == address {

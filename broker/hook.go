@@ -90,7 +90,7 @@ func (h *hook) judgeConnect(c *conn, pk packets.Packet) *refusal {
 		return &refusal{ReasonIdentity, packets.ErrNotAuthorized, p.err.Error()}
 	case pk.Properties.AuthenticationMethod != "":
 		return &refusal{ReasonAuthMethod, packets.ErrBadAuthenticationMethod, ""}
-	case len(id) > h.broker.limits.MaxClientIDBytes:
+	case len(id) > h.broker.limits.Load().MaxClientIDBytes:
 		return &refusal{ReasonClientID, packets.ErrClientIdentifierNotValid, "too long"}
 	case p.named && username != "" && username != p.identity:
 		return &refusal{ReasonUsername, packets.ErrBadUsernameOrPassword, fmt.Sprintf("user name %.64q", username)}
@@ -131,7 +131,7 @@ func (h *hook) willOf(c *conn, pk *packets.Packet) *will {
 
 // bound sets the limits of a session.
 func (h *hook) bound(c *conn, cl *mqtt.Client) {
-	limit := clamp[uint16](h.broker.limits.MaxKeepAlive/time.Second, math.MaxUint16)
+	limit := clamp[uint16](c.limits.MaxKeepAlive/time.Second, math.MaxUint16)
 	if k := cl.State.Keepalive; k == 0 || k > limit {
 		cl.State.Keepalive = limit
 		cl.State.ServerKeepalive = true
@@ -198,7 +198,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	c.waitRoom()
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
-		if s.tooManyReceived(&pk) {
+		if s.tooManyReceived(&pk, c.limits.ReceiveMaximum) {
 			c.kick(ReasonReceiveMaximum, packets.ErrReceiveMaximum)
 			return pk, packets.ErrRejectPacket
 		}
@@ -259,7 +259,8 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 
 func (h *hook) encodeConnack(c *conn, cl *mqtt.Client, pk *packets.Packet) {
 	pk.SessionPresent = c.present && pk.ReasonCode == 0
-	pk.Properties.MaximumPacketSize = clamp[uint32](h.broker.limits.MaxPacketBytes, math.MaxUint32)
+	pk.Properties.MaximumPacketSize = clamp[uint32](c.limits.MaxPacketBytes, math.MaxUint32)
+	pk.Properties.ReceiveMaximum = clamp[uint16](c.limits.ReceiveMaximum, math.MaxUint16)
 	if cl.Properties.Props.SessionExpiryIntervalFlag {
 		pk.Properties.SessionExpiryInterval = cl.Properties.Props.SessionExpiryInterval
 		pk.Properties.SessionExpiryIntervalFlag = true

@@ -63,7 +63,7 @@ func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
 // admit starts serving a connection if the caps allow it.
 func (b *Broker) admit(raw net.Conn, l *Listener) {
 	c := newConn(b, raw, l, addressOf(raw))
-	reason := b.conns.add(c, b.limits)
+	reason := b.conns.add(c)
 	if reason == "" {
 		go b.serve(c)
 		return
@@ -88,14 +88,14 @@ func (b *Broker) serve(c *conn) {
 		<-c.out.finished
 	}()
 	defer b.recovered(c)
-	if err := c.raw.SetDeadline(time.Now().Add(b.limits.ConnectTimeout)); err != nil {
+	if err := c.raw.SetDeadline(time.Now().Add(b.limits.Load().ConnectTimeout)); err != nil {
 		return // closed already
 	}
 	if err := c.handshake(); err != nil {
 		c.end(ReasonHandshake, err.Error())
 		return
 	}
-	c.in = frame.NewReader(c.Conn, b.frameLimits())
+	c.in = frame.NewReader(c.Conn, c.limits.frame())
 	defer b.release(c)
 	name := ""
 	if c.listener != nil {
@@ -121,7 +121,7 @@ func (c *conn) handshake() error {
 		c.peer.Store(&peer{identity: c.broker.node, named: true})
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.broker.limits.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.broker.limits.Load().ConnectTimeout)
 	defer cancel()
 	p := &peer{}
 	if c.listener.TLS != nil {
@@ -168,13 +168,13 @@ func (c *conn) named() (*peer, error) {
 	return &peer{identity: identity, named: true, err: err}, nil
 }
 
-func (b *Broker) frameLimits() frame.Limits {
+func (l *Limits) frame() frame.Limits {
 	return frame.Limits{
-		PacketBytes:    b.limits.MaxPacketBytes,
-		TopicBytes:     b.limits.MaxTopicBytes,
-		TopicLevels:    b.limits.MaxTopicLevels,
-		Filters:        b.limits.MaxFilters,
-		UserProperties: b.limits.MaxUserProperties,
+		PacketBytes:    l.MaxPacketBytes,
+		TopicBytes:     l.MaxTopicBytes,
+		TopicLevels:    l.MaxTopicLevels,
+		Filters:        l.MaxFilters,
+		UserProperties: l.MaxUserProperties,
 	}
 }
 
@@ -188,7 +188,7 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	c := newConn(b, far, nil, netip.Addr{})
-	if b.conns.add(c, b.limits) != "" {
+	if b.conns.add(c) != "" {
 		return nil, net.ErrClosed
 	}
 	go b.serve(c)

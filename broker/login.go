@@ -55,7 +55,7 @@ func (h *hook) logIn(c *conn, pk packets.Packet) *refusal {
 	case l.Authenticate == nil:
 		return &refusal{ReasonLogin, packets.ErrBadUsernameOrPassword, "no certificate, and this listener takes no passwords"}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), h.broker.limits.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), h.broker.limits.Load().ConnectTimeout)
 	defer cancel()
 	go func() { // whose connection has been ended need not wait for its turn
 		select {

@@ -115,7 +115,7 @@ func (c *conn) flush() {
 
 func (c *conn) send(p []byte) error {
 	for len(p) > 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(c.broker.limits.WriteTimeout)); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(c.broker.limits.Load().WriteTimeout)); err != nil {
 			return err
 		}
 		n, err := c.Conn.Write(p[:min(len(p), writeChunk)])
@@ -157,7 +157,7 @@ func (c *conn) shut() {
 // waitRoom waits until less than MaxQueuedBytes are on the way, and until there are not too many answers that wait for
 // the disk. It ends when the connection does.
 func (c *conn) waitRoom() {
-	o, l := &c.out, &c.broker.limits
+	o, l := &c.out, c.broker.limits.Load()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for !o.closed && (len(o.buf) > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum) {
@@ -176,7 +176,7 @@ const (
 
 // writeMessage never blocks. It is called by the connection's session.
 func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
-	o, l := &c.out, &c.broker.limits
+	o, l := &c.out, c.broker.limits.Load()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {

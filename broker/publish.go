@@ -152,12 +152,12 @@ func (s *session) forgetReceived(id uint16) (need mark, known bool) {
 	return need, known
 }
 
-// tooManyReceived reports whether the client has used up our receive maximum.
-func (s *session) tooManyReceived(pk *packets.Packet) bool {
+// tooManyReceived reports whether the client has used up the receive maximum that it was told.
+func (s *session) tooManyReceived(pk *packets.Packet, maximum int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, known := s.received[pk.PacketID]
-	return pk.FixedHeader.Qos == 2 && !known && len(s.received) >= s.broker.limits.ReceiveMaximum
+	return pk.FixedHeader.Qos == 2 && !known && len(s.received) >= maximum
 }
 
 // readAck handles what clients say about packets we have sent, and PUBREL.

@@ -25,12 +25,25 @@ func (p *publishRates) get(identity string, l *Limits) *publishRate {
 	defer p.mu.Unlock()
 	r := p.of[identity]
 	if r == nil {
-		// A packet of any allowed size must have its turn.
-		bytes := rate.NewLimiter(rate.Limit(l.MaxPublishBytesRate), max(l.MaxPublishBytesRate, l.MaxPacketBytes))
-		r = &publishRate{perSecond(l.MaxPublishRate), bytes}
+		r = &publishRate{perSecond(l.MaxPublishRate), rate.NewLimiter(rate.Limit(l.MaxPublishBytesRate), l.publishBurst())}
 		p.of[identity] = r
 	}
 	return r
+}
+
+// publishBurst lets a packet of any allowed size have its turn.
+func (l *Limits) publishBurst() int { return max(l.MaxPublishBytesRate, l.MaxPacketBytes) }
+
+func (p *publishRates) set(l *Limits) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.of {
+		r.messages.SetLimit(rate.Limit(l.MaxPublishRate))
+		r.messages.SetBurst(l.MaxPublishRate)
+		r.bytes.SetLimit(rate.Limit(l.MaxPublishBytesRate))
+		// Who is connected may go on sending packets of the size it was told.
+		r.bytes.SetBurst(max(l.publishBurst(), r.bytes.Burst()))
+	}
 }
 
 // throttle waits until the identity may publish another message of that size. Meanwhile nothing is read from the
@@ -40,7 +53,7 @@ func (b *Broker) throttle(c *conn, size int) {
 		return
 	}
 	if c.publishing == nil {
-		c.publishing = b.rates.get(c.identity(), &b.limits)
+		c.publishing = b.rates.get(c.identity(), b.limits.Load())
 	}
 	r, now := c.publishing, time.Now()
 	wait := max(r.messages.ReserveN(now, 1).DelayFrom(now), r.bytes.ReserveN(now, size).DelayFrom(now))
@@ -57,7 +70,7 @@ func (b *Broker) throttle(c *conn, size int) {
 }
 
 // mayConnect counts a connection of the address, if it has not opened too many in the last second. s.mu is held.
-func (s *conns) mayConnect(address netip.Addr, limits Limits) bool {
+func (s *conns) mayConnect(address netip.Addr, limits *Limits) bool {
 	r := s.connects[address]
 	if r == nil {
 		r = perSecond(limits.MaxConnectRate)

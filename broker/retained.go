@@ -18,7 +18,7 @@ func (r *retained) set(b *Broker, m *message) (need mark, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.topics.get(m.topic)
-	if len(m.payload) > 0 && !r.hasRoomFor(&b.limits, m, old) {
+	if len(m.payload) > 0 && !r.hasRoomFor(b.limits.Load(), m, old) {
 		return 0, false
 	}
 	if old != nil {

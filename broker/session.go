@@ -145,7 +145,7 @@ func (s *session) enqueue(d *delivery) (need mark, dropped bool) {
 }
 
 func (s *session) hasRoomFor(d *delivery) bool {
-	l := &s.broker.limits
+	l := s.broker.limits.Load()
 	q := &s.queue
 	return q.length == 0 || q.length < min(l.MaxInflight, math.MaxUint16) && q.bytes+d.message.size() <= l.MaxInflightBytes
 }

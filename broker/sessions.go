@@ -177,9 +177,9 @@ func (b *Broker) keepFor(cl *mqtt.Client) time.Duration {
 	case cl.Properties.ProtocolVersion < version5 && cl.Properties.Clean:
 		return 0
 	case cl.Properties.ProtocolVersion < version5:
-		return b.limits.MaxSessionExpiry
+		return b.limits.Load().MaxSessionExpiry
 	}
-	return min(time.Duration(cl.Properties.Props.SessionExpiryInterval)*time.Second, b.limits.MaxSessionExpiry)
+	return min(time.Duration(cl.Properties.Props.SessionExpiryInterval)*time.Second, b.limits.Load().MaxSessionExpiry)
 }
 
 // limitStored returns the session that must go if one more of the identity becomes absent.
@@ -192,7 +192,7 @@ func (b *Broker) limitStored(identity string) (oldest *session) {
 			}
 		}
 	}
-	if count < b.limits.MaxStoredSessions {
+	if count < b.limits.Load().MaxStoredSessions {
 		return nil
 	}
 	return oldest
@@ -261,5 +261,5 @@ func (b *Broker) snapshotSessions() []*session {
 
 // sessionExpirySeconds is the limit as MQTT 5 counts it.
 func (b *Broker) sessionExpirySeconds() uint32 {
-	return clamp[uint32](b.limits.MaxSessionExpiry/time.Second, math.MaxUint32-1)
+	return clamp[uint32](b.limits.Load().MaxSessionExpiry/time.Second, math.MaxUint32-1)
 }

@@ -52,7 +52,7 @@ func (h *hook) judgeFilter(c *conn, s *session, asked *packets.Subscription) byt
 func (s *session) isFull(filter string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.filters[filter] == nil && len(s.filters) >= s.broker.limits.MaxSubscriptions
+	return s.filters[filter] == nil && len(s.filters) >= s.broker.limits.Load().MaxSubscriptions
 }
 
 func (s *session) subscribe(sub *subscription) (need mark, existed bool) {

@@ -55,7 +55,7 @@ func (c *conn) upgrade(under net.Conn) (*webSocket, error) {
 		http.Error(exchange, "this origin is not allowed", http.StatusForbidden)
 		return nil, errors.New("origin not allowed")
 	}
-	patience := c.broker.limits.WriteTimeout
+	patience := c.broker.limits.Load().WriteTimeout
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: patience,
 		Subprotocols:     []string{subprotocol},

@@ -327,6 +327,7 @@ func (n *node) Reload() error {
 		if err := n.broker.SetPolicy(brokerPolicy); err != nil {
 			return err
 		}
+		n.broker.SetLimits(cfg.Limits.limits())
 		n.logins.set(newLogins) // before the sessions are judged by them
 		n.broker.Recheck(n.checkCertificate)
 	}
