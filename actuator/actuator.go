@@ -197,6 +197,7 @@ func (a *Actuator) settle(always bool) error {
 	var err error
 	if always || level != a.machine.level {
 		err = a.drive(level)
+		_, next = a.machine.Step(a.now()) // now that the line is where it was wanted
 	}
 	a.noteFailure(err)
 	if err != nil {

@@ -175,10 +175,11 @@ func (m *Machine) onDetail(now time.Duration) string {
 
 // leastEnd is how long MinOn keeps the line on that is on, or is going on now.
 func (m *Machine) leastEnd(now time.Duration) time.Duration {
+	end, _ := m.limit()
 	if m.level > 0 {
-		return m.onAt + m.rules.MinOn
+		return min(end, m.onAt+m.rules.MinOn)
 	}
-	return now + m.rules.MinOn
+	return min(end, now+m.rules.MinOn)
 }
 
 // offDetail words why the line does not go off at once.

@@ -105,7 +105,7 @@ func (m *Machine) enforce(now time.Duration) {
 	if rule := m.unsafe(now); rule != "" {
 		m.overrule(rule)
 		if m.rules.ExitOn {
-			m.program, m.since, m.until = steady(MaxLevel), now, never
+			m.program, m.since, m.until, m.overruled = steady(MaxLevel), now, never, false
 		}
 		return
 	}
