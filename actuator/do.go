@@ -144,9 +144,7 @@ func (m *Machine) begin(now time.Duration, c Command, p program) {
 	if c.Level > 0 {
 		m.last = c.Level
 	}
-	if c.Signed {
-		m.renewed = now
-	}
+	m.renewed = now // it is signed where that matters: admit saw to it
 }
 
 // onDetail words how the rules will change what has just begun.

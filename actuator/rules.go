@@ -86,5 +86,5 @@ func refused(rule, format string, args ...any) error {
 
 // inSeconds words a length of time: "600 s", "0.25 s".
 func inSeconds(d time.Duration) string {
-	return fmt.Sprintf("%v s", max(d, 0).Round(10*time.Millisecond).Seconds())
+	return fmt.Sprintf("%v s", max(d, time.Millisecond).Round(time.Millisecond).Seconds())
 }

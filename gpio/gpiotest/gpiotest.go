@@ -34,11 +34,12 @@ const (
 	Released      Op = "released"
 )
 
-// Event is something that happened to a line, and the electrical level it had right after.
+// Event is something that happened to a line, when, and the electrical level it had right after.
 type Event struct {
 	Line  string
 	Op    Op
 	Level gpio.Level
+	At    time.Time
 }
 
 // Chip is a fake Raspberry Pi header with the lines GPIO0 to GPIO27. It is safe for concurrent use. The methods beyond
@@ -223,7 +224,7 @@ func (c *Chip) with(name string, do func(*line)) {
 }
 
 func (c *Chip) record(l *line, op Op) {
-	l.events = append(l.events, Event{Line: l.name, Op: op, Level: l.level})
+	l.events = append(l.events, Event{Line: l.name, Op: op, Level: l.level, At: time.Now()})
 	c.wake()
 }
 

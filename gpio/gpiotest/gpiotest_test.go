@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"pinseal/gpio"
 	"pinseal/gpio/gpiotest"
@@ -45,7 +46,14 @@ func TestEvents(t *testing.T) {
 		{Line: "GPIO17", Op: gpiotest.Driven, Level: gpio.High},
 		{Line: "GPIO17", Op: gpiotest.Released, Level: gpio.Low},
 	}
-	if got := c.Events("GPIO17"); !slices.Equal(got, want) {
+	got := c.Events("GPIO17")
+	for i := range got {
+		if got[i].At.IsZero() || i > 0 && got[i].At.Before(got[i-1].At) {
+			t.Errorf("event %d was at %v", i, got[i].At)
+		}
+		got[i].At = time.Time{}
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
