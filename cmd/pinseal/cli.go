@@ -32,6 +32,7 @@ type cli struct {
 	Run     runCmd     `cmd:"" help:"Run the node: broker and agent in one process."`
 	Pub     pubCmd     `cmd:"" help:"Publish a sealed message and wait for the node's verdict."`
 	Sub     subCmd     `cmd:"" help:"Subscribe; sealed messages are shown verified, with the signer's name."`
+	Watch   watchCmd   `cmd:"" help:"Show outputs, inputs, telemetry and verdicts as they change; q ends it."`
 	Seal    sealCmd    `cmd:"" help:"Print one sealed message."`
 	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`

@@ -47,7 +47,8 @@ type client struct {
 	topics  []topicName
 	secrets encryptionFiles
 
-	encryptTo []string // whatever the bundle says
+	encryptTo []string   // whatever the bundle says
+	onUp      func(bool) // hears whether there is a connection; may be nil
 	encrypt   []encryptRule
 	log       *slog.Logger
 }
@@ -131,8 +132,8 @@ func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, er
 	}
 	cfg.Dial, cfg.ClientID, cfg.Username, cfg.Password, cfg.Log = dial, c.ID, c.Username, c.Password, c.log
 	cfg.KeepAlive = 30 * time.Second
-	cfg.OnUp = func() { c.log.Info("connected and subscribed", "host", c.Host) }
-	cfg.OnDown = func(err error) { c.log.Info("connection lost", "host", c.Host, "error", err) }
+	cfg.OnUp = func() { c.log.Info("connected and subscribed", "host", c.Host); c.tellUp(true) }
+	cfg.OnDown = func(err error) { c.log.Info("connection lost", "host", c.Host, "error", err); c.tellUp(false) }
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	connection, err := mqtt.Connect(ctx, cfg)
@@ -140,6 +141,12 @@ func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, er
 		return nil, c.explain(err)
 	}
 	return connection, nil
+}
+
+func (c *client) tellUp(up bool) {
+	if c.onUp != nil {
+		c.onUp(up)
+	}
 }
 
 func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
