@@ -128,6 +128,12 @@ func strongSignatures() []x509.SignatureAlgorithm {
 // PublicKey returns the key that the sender holds.
 func (r *Request) PublicKey() crypto.PublicKey { return r.csr.PublicKey }
 
+// SameKey reports whether both requests are of one key.
+func (r *Request) SameKey(other *Request) bool {
+	key, ok := r.csr.PublicKey.(publicKey)
+	return ok && key.Equal(other.csr.PublicKey)
+}
+
 // Name returns the one common name that is asked for. It is a [ValidName].
 func (r *Request) Name() (string, error) {
 	name, err := commonName(r.csr.Subject)

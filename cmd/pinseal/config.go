@@ -21,6 +21,7 @@ type config struct {
 	Clock     clockConfig      `toml:"clock"`
 	TLS       tlsConfig        `toml:"tls"`
 	Agent     agentConfig      `toml:"agent"`
+	Enrol     enrolConfig      `toml:"enrol"`
 	Limits    limitsConfig     `toml:"limits"`
 	Log       logConfig        `toml:"log"`
 	Listeners []listenerConfig `toml:"listener"`

@@ -21,6 +21,7 @@ func defaultConfig() *config {
 		GPIO:  gpioConfig{Chip: "auto"},
 		Clock: clockConfig{Trust: "auto"},
 		Agent: agentConfig{MaxAge: commandMaxAge(defaultMaxAge)},
+		Enrol: defaultEnrolConfig(),
 		Log:   logConfig{Format: "text"},
 	}
 }
@@ -49,6 +50,9 @@ func (c *config) check(data []byte) error {
 	}
 	if a := c.Agent; a.Broker != "" && (a.Certificate == "" || a.Key == "") {
 		return at(data, place{table: "agent", key: "broker"}, "a broker elsewhere needs a client certificate and key for this node")
+	}
+	if err := c.checkEnrol(data); err != nil {
+		return err
 	}
 	if err := c.checkListeners(data); err != nil {
 		return err

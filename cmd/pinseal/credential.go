@@ -11,7 +11,8 @@ const (
 	brokerCredential = "broker.key"
 	agentCredential  = "agent.key" // for a broker elsewhere
 
-	decryptCredential = "decrypt.key" //nolint:gosec // a name
+	decryptCredential   = "decrypt.key" //nolint:gosec // a name
+	authorityCredential = "ca.key"
 )
 
 // credential is the path of a key: that which systemd handed over under this name, or else the given one.

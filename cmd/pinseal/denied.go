@@ -89,6 +89,8 @@ func (n *node) openDenials() (err error) {
 // Deny puts the deny list and the revocation lists into effect, and nothing else: whatever else is wrong with the
 // node's files does not keep a revocation from taking effect.
 func (n *node) Deny() error {
+	n.loading.Lock()
+	defer n.loading.Unlock()
 	denied, err := readDenied(n.layout)
 	if err != nil {
 		return err

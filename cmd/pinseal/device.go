@@ -8,29 +8,30 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/agent"
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing/encryption"
 )
 
 type deviceCmd struct {
-	Add    deviceAddCmd    `cmd:"" help:"Make a device's certificate and keys and write them as one bundle."`
+	Add    deviceAddCmd    `cmd:"" help:"Let a device join: print the line that it joins with, or make its keys here (--out)."`
+	Join   deviceJoinCmd   `cmd:"" help:"On the device: make its keys and join the node that the line is of."`
 	List   deviceListCmd   `cmd:"" help:"List the devices that have had a certificate, and whether it is good."`
 	Revoke deviceRevokeCmd `cmd:"" help:"Let a device in no longer, now and for good: a lost or a stolen one."`
+	Token  deviceTokenCmd  `cmd:"" help:"Print a token with which a platform signs for its devices."`
 }
 
 type deviceAddCmd struct {
 	dirFlag
 	Name   string   `arg:"" help:"Name of the device: its certificate's common name and its signer."`
-	Out    string   `help:"Folder for the bundle; default: bundles/NAME among the node's files." type:"path" placeholder:"FOLDER"`
+	Out    string   `help:"Make the device's keys here and write them to this folder, instead of letting it join." type:"path" placeholder:"FOLDER"`
 	Output []string `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
 	Host   string   `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
 
 	openKey *encryption.PublicKey
 }
 
-// Run issues the device's certificate here, for machines that cannot make their own keys.
+// Run lets the device join, or makes its keys for it.
 func (c *deviceAddCmd) Run(std streams) error {
 	if !pki.ValidName(c.Name) {
 		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.Name)
@@ -43,6 +44,14 @@ func (c *deviceAddCmd) Run(std streams) error {
 	if err := c.check(l, cfg); err != nil {
 		return err
 	}
+	if c.Out == "" {
+		return c.invite(std, l, cfg)
+	}
+	return c.make(std, l, cfg)
+}
+
+// make issues the device's certificate here, for machines that cannot make their own keys or reach the node's enrolment.
+func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 	files, err := c.files(l, cfg, time.Now())
 	if err != nil {
 		return err
@@ -63,15 +72,13 @@ func (c *deviceAddCmd) Run(std streams) error {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s may connect and publish under telemetry/%s/\n", c.Name, c.Name)
-	fmt.Fprintf(std.out, "its bundle: %s\n", c.folder(l))
+	fmt.Fprintf(std.out, "its bundle: %s\n", c.Out)
 	if err := tellNode(std, l, c.dirFlag); err != nil {
 		return err
 	}
-	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", filepath.Base(c.folder(l)), c.Name)
+	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", filepath.Base(c.Out), c.Name)
 	return nil
 }
-
-func (c *deviceAddCmd) folder(l layout) string { return orDefault(c.Out, l.bundle(c.Name)) }
 
 func (c *deviceAddCmd) check(l layout, cfg *config) error {
 	if c.Name == string(cfg.Node) {
@@ -114,7 +121,7 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err != nil {
 		return nil, err
 	}
-	device, err := makeClient(c.folder(l), client, authority, nodeKey.Public(), "device add", now)
+	device, err := makeClient(c.Out, client, authority, nodeKey.Public(), "device add", now)
 	if err != nil {
 		return nil, err
 	}
@@ -130,10 +137,7 @@ func (c *deviceAddCmd) clientConfig(l layout, cfg *config) (clientConfig, error)
 	client := clientConfig{Node: cfg.Node, Name: name(c.Name)}
 	for _, o := range c.Output {
 		output, _ := cfg.output(o) // checked before
-		if output.Topic != "" {
-			client.Topics = append(client.Topics, output.Topic)
-		}
-		client.Topics = append(client.Topics, topicName(agent.SetTopic(string(cfg.Node), o)))
+		client.Topics = append(client.Topics, output.commandTopics(cfg.Node)...)
 	}
 	known, err := filepath.Glob(filepath.Join(l.bundles(), "*", "client.toml"))
 	if err != nil || len(known) == 0 {
@@ -157,10 +161,9 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 	for _, o := range c.Output {
 		output, _ := cfg.output(o) // checked before
 		fmt.Fprintf(&added, "\n[[permit]]\nsigner = %q\noutput = %q\nactions = [\"on\", \"off\", \"toggle\"]\n", c.Name, o)
-		if output.Topic != "" {
-			topics = append(topics, fmt.Sprintf("%q", output.Topic))
+		for _, topic := range output.commandTopics(cfg.Node) {
+			topics = append(topics, fmt.Sprintf("%q", topic))
 		}
-		topics = append(topics, fmt.Sprintf("%q", agent.SetTopic(string(cfg.Node), o)))
 	}
 	fmt.Fprintf(&added, "\n[[acl]]\nidentity = %q\npublish = [%s]\n", c.Name, strings.Join(topics, ", "))
 	text, err := os.ReadFile(l.config)
@@ -180,9 +183,9 @@ func readAuthority(l layout) (*pki.Authority, error) {
 	if err != nil {
 		return nil, withHint(fmt.Errorf("reading the authority: %w", err), "devices are added on the node; pinseal init made its authority")
 	}
-	key, err := os.ReadFile(l.caKey())
+	key, err := os.ReadFile(credential(authorityCredential, l.caKey()))
 	if err != nil {
-		return nil, withHint(fmt.Errorf("reading the authority's key: %w", err), "run as its owner: sudo pinseal device add …")
+		return nil, withHint(fmt.Errorf("reading the authority's key: %w", err), "it must be readable: for the service, sudo pinseal install hands it over while [enrol] is on; for a command, sudo")
 	}
 	return pki.ParseAuthority(certificate, key)
 }

@@ -21,7 +21,7 @@ func (c *deviceAddCmd) encryption(l layout, cfg *config, client *clientConfig) (
 	}
 	slices.Sort(names)
 	var files fileSet
-	here, there := l.encryption(), clientFiles(c.folder(l))
+	here, there := l.encryption(), clientFiles(c.Out)
 	for _, name := range slices.Compact(names) {
 		switch {
 		case name == c.Name:

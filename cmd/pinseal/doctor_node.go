@@ -156,7 +156,7 @@ func (n *nodeChecks) names(context.Context) (string, error) {
 }
 
 func (n *nodeChecks) signers(context.Context) (string, error) {
-	keyring, err := readKeyring(n.layout.signers)
+	keyring, err := readKeyring(n.layout)
 	if err != nil {
 		return "", withHint(err, "a file in %s is damaged: restore it, or remove it and add the signer again", n.layout.signers)
 	}

@@ -268,7 +268,7 @@ func (p *preparation) trace(l layout, operator fileSet) (kept fileSet) {
 // service enables the service and prepares its user.
 func (p *preparation) service(l layout, sysusers string) {
 	var own []string
-	for _, path := range l.serviceFiles() {
+	for _, path := range l.serviceFiles(p.plan.enrol != "") {
 		for _, f := range p.payload {
 			if "/"+f.Path == path {
 				own = append(own, path)

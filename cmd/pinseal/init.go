@@ -24,6 +24,7 @@ type initCmd struct {
 	Output   string   `help:"Name of the first output." default:"led"`
 	Topic    string   `help:"Topic that commands the first output." default:"ledStatus"`
 	Listen   string   `help:"Address of the broker." default:":8883" placeholder:"HOST:PORT"`
+	Enrol    string   `help:"Address where devices join, or off; default: :8443, off where the broker is for this machine alone." placeholder:"HOST:PORT"`
 	Host     []string `help:"One more name or address for the broker's certificate; may be repeated." placeholder:"NAME"`
 	Operator string   `help:"Name of the first operator." default:"operator"`
 }
@@ -38,6 +39,7 @@ type plan struct {
 	topic    string
 	host     string // where clients on this network find the broker
 	listen   string
+	enrol    string // empty: devices cannot join
 	port     uint16
 	names    []string // of the broker's certificate
 	operator string
@@ -83,7 +85,7 @@ func (c *initCmd) plan() (*plan, error) {
 	}
 	p := &plan{
 		layout: c.layout(), node: c.Node, chip: c.Chip, line: c.Line, output: c.Output, topic: c.Topic,
-		listen: c.Listen, names: append(names, c.Host...), operator: c.Operator,
+		listen: c.Listen, enrol: c.enrol(), names: append(names, c.Host...), operator: c.Operator,
 	}
 	if p.node == "" {
 		if p.node, err = nodeName(); err != nil {
@@ -95,6 +97,15 @@ func (c *initCmd) plan() (*plan, error) {
 		return nil, fmt.Errorf("reading the host name: %w", err)
 	}
 	return p, p.check(hostName)
+}
+
+// enrol is where devices join: by default where they can reach the broker.
+func (c *initCmd) enrol() string {
+	switch {
+	case c.Enrol == "off", c.Enrol == "" && listenAddress(c.Listen).local():
+		return ""
+	}
+	return orDefault(c.Enrol, defaultEnrol)
 }
 
 // check refuses what cannot be, and decides under which name clients will reach the node, hostName being its machine's.
@@ -248,7 +259,12 @@ func (p *plan) configText() ([]byte, error) {
 		trust = "always" // no board, no clock to doubt
 	}
 	// Not text/template, which would make the program 300 kB larger.
+	comment := ""
+	if p.enrol == "" {
+		comment = "# "
+	}
 	text := []byte(strings.NewReplacer(
+		"<<.EnrolOff>>", comment, "<<.Enrol>>", orDefault(p.enrol, defaultEnrol),
 		"<<.Node>>", p.node, "<<.Chip>>", p.chip, "<<.Trust>>", trust, "<<.Listen>>", p.listen, "<<.Output>>", p.output,
 		"<<.Line>>", p.line, "<<.Topic>>", p.topic, "<<.Set>>", agent.SetTopic(p.node, p.output), "<<.Operator>>", p.operator,
 	).Replace(configTemplate))

@@ -39,6 +39,9 @@ func (l layout) brokerCert() string { return filepath.Join(l.state, "pki", "brok
 func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "broker.key") }
 func (l layout) denied() string     { return filepath.Join(l.state, "pki", "denied") }
 func (l layout) crl() string        { return filepath.Join(l.state, "pki", "ca.crl") }
+func (l layout) joined() string     { return filepath.Join(l.state, "signers") } // of devices that joined
+func (l layout) codes() string      { return filepath.Join(l.state, "codes") }
+func (l layout) tokens() string     { return filepath.Join(filepath.Dir(l.config), "tokens") }
 func (l layout) journal() string    { return filepath.Join(l.state, "journal") }
 func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
@@ -74,7 +77,14 @@ func exists(path string) bool {
 
 func (l layout) bundle(client string) string { return filepath.Join(l.bundles(), client) }
 
-func (l layout) signer(client string) string { return filepath.Join(l.signers, client+".pem") }
+// signer is where a signer's keys are: where the operator put them, or the node itself when the device joined.
+func (l layout) signer(client string) string {
+	path, joined := filepath.Join(l.signers, client+".pem"), filepath.Join(l.joined(), client+".pem")
+	if !exists(path) && exists(joined) {
+		return joined
+	}
+	return path
+}
 
 // withConfig is the layout with another configuration; signers/ lies beside it.
 func (l layout) withConfig(path string) layout {

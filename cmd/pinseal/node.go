@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,17 +44,20 @@ type node struct {
 	started time.Time
 	broker  *broker.Broker // nil with a broker elsewhere
 	agent   *agent.Agent
-	heard   chan struct{} // closed when the agent listens behind the broker
-	ready   chan struct{}
-	signers atomic.Int64           // how many there are
-	current atomic.Pointer[config] // as last loaded
+	// enrolment is nil where devices cannot join
+	enrolment *enrolment
+	heard     chan struct{} // closed when the agent listens behind the broker
+	ready     chan struct{}
+	signers   atomic.Int64           // how many there are
+	current   atomic.Pointer[config] // as last loaded
+	loading   sync.Mutex             // one change at a time of what is read from files
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{})}
-	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent, n.openMonitor}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent, n.openEnrolment, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -117,19 +121,25 @@ func (n *node) openListeners() error {
 			n.servers = append(n.servers, nil)
 			continue
 		}
-		server, err := pki.LoadServer(pki.Files{
-			Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
-			Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
-			CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
-			CRL:         n.config.TLS.CRL,
-			Denied:      n.layout.denied(),
-		}, uint16(l.MinTLS), n.clock.FloorNow)
+		server, err := n.loadServer(uint16(l.MinTLS))
 		if err != nil {
-			return explainTLS(err)
+			return err
 		}
 		n.servers = append(n.servers, server)
 	}
 	return nil
+}
+
+// loadServer reads the broker's certificate and what clients are judged by.
+func (n *node) loadServer(minVersion uint16) (*pki.Server, error) {
+	server, err := pki.LoadServer(pki.Files{
+		Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
+		Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
+		CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
+		CRL:         n.config.TLS.CRL,
+		Denied:      n.layout.denied(),
+	}, minVersion, n.clock.FloorNow)
+	return server, explainTLS(err)
 }
 
 func (n *node) openBroker() (err error) {
@@ -241,6 +251,9 @@ func (n *node) Run(ctx context.Context) (err error) {
 	if n.monitor != nil {
 		group.Go(func() error { return n.monitor.Run(ctx) })
 	}
+	if n.enrolment != nil {
+		group.Go(func() error { return n.enrolment.run(ctx) })
+	}
 	group.Go(func() error { n.awaitReady(ctx); return nil })
 	return group.Wait()
 }
@@ -282,6 +295,11 @@ func (n *node) close() error {
 	if n.numbers != nil {
 		errs = append(errs, n.numbers.Close())
 	}
+	if n.enrolment != nil {
+		if err := n.enrolment.socket.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
 	if n.control != nil {
 		if err := n.control.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
@@ -293,6 +311,8 @@ func (n *node) close() error {
 // Reload reads signers, certificates and policy again. Sessions that are still allowed go on; on
 // error everything stays as it was.
 func (n *node) Reload() error {
+	n.loading.Lock()
+	defer n.loading.Unlock()
 	cfg, err := readConfig(n.layout.config)
 	if err != nil {
 		return err
@@ -319,6 +339,9 @@ func (n *node) Reload() error {
 		if err := s.Reload(); err != nil {
 			return explainTLS(err)
 		}
+	}
+	if err := n.reloadEnrolment(); err != nil {
+		return err
 	}
 	if err := n.agent.SetPolicy(policy); err != nil {
 		return err
@@ -356,6 +379,8 @@ func (n *node) handleControl(ctx context.Context, words []string, tell func(stri
 		return n.Reload()
 	case len(words) == 1 && words[0] == "deny":
 		return n.Deny()
+	case len(words) == 3 && words[0] == "code":
+		return n.addCode(words[1], words[2])
 	case len(words) == 2 && words[0] == "reset":
 		return n.replay.Reset(words[1])
 	default:

@@ -51,7 +51,7 @@ func (f dirFlag) share() error {
 
 // letRead lets every user read what holds no secret: the configuration, public keys and certificates.
 func (l layout) letRead() error {
-	for _, dir := range []string{filepath.Dir(l.config), l.signers, l.recipients()} {
+	for _, dir := range []string{filepath.Dir(l.config), l.signers, l.recipients(), filepath.Dir(revokedKey(l, ""))} {
 		if err := os.Chmod(dir, publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("letting the service read: %w", err)
 		}
@@ -62,8 +62,8 @@ func (l layout) letRead() error {
 // publicFolder is the mode of a folder without secrets.
 const publicFolder = 0o755
 
-// handOver gives to the service what it writes or must keep secret. What it has no use for, the authority's key and the
-// bundles of others, stays root's alone.
+// handOver gives to the service what it writes or must keep secret. What it has no use for stays root's alone: the bundles
+// of others, and the authority's key unless devices join.
 func (l layout) handOver(to owner) error {
 	if err := l.letRead(); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (l layout) handOver(to owner) error {
 		return fmt.Errorf("letting the service read: %w", err)
 	}
 	names := []string{"."}
-	for _, path := range l.serviceFiles()[1:] {
+	for _, path := range l.serviceFiles(l.enrols())[1:] {
 		// With what lies beside a file under a longer name, such as the database's log.
 		found, err := fs.Glob(root.FS(), strings.TrimPrefix(path, l.state+"/")+"*")
 		if err != nil {
@@ -95,11 +95,21 @@ func (l layout) handOver(to owner) error {
 }
 
 // serviceFiles are the state folder and what in it belongs to the service too.
-func (l layout) serviceFiles() []string {
-	return []string{
-		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(),
+func (l layout) serviceFiles(enrols bool) []string {
+	files := []string{
+		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(), l.codes(), l.joined(),
 		l.decryptKey(), filepath.Join(filepath.Dir(l.signKey()), sharedPrefix),
 	}
+	if enrols {
+		files = append(files, l.caKey())
+	}
+	return files
+}
+
+// enrols reports whether devices join the node, as far as its configuration can be read.
+func (l layout) enrols() bool {
+	cfg, err := readConfig(l.config)
+	return err == nil && cfg.enrols()
 }
 
 // becomeServiceUser makes `sudo pinseal run` the user that the service is, once there is one: as root it would leave files

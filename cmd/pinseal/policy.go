@@ -79,9 +79,9 @@ func ownTopics(node string) []string {
 	}
 }
 
-// agentPolicy is whose key may do what; the keys are read from the node's files.
+// agentPolicy is whose key may do what; the keys are read from the files of l.
 func (c *config) agentPolicy(l layout) (*agent.Policy, error) {
-	keyring, err := signing.ReadKeyring(l.signers)
+	keyring, err := readKeyring(l)
 	if err != nil {
 		return nil, withHint(err, "pinseal signer add NAME FILE puts a public key there")
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
@@ -88,7 +89,7 @@ func newKeys(l layout, data []byte) ([]*signing.PublicKey, error) {
 	if err != nil {
 		return nil, withHint(err, "a PUBLIC KEY block of a P-256 or secp256k1 key, as openssl pkey -pubout writes it")
 	}
-	keyring, err := readKeyring(l.signers)
+	keyring, err := readKeyring(l)
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +104,26 @@ func newKeys(l layout, data []byte) ([]*signing.PublicKey, error) {
 	return keys, nil
 }
 
-// readKeyring reads a folder of signers that may not be there yet.
-func readKeyring(dir string) (*signing.Keyring, error) {
-	if !exists(dir) {
-		return signing.NewKeyring()
+// readKeyring reads the signers that the operator trusts and the devices that joined. Who took the node over cannot pass
+// for one of the former: where both have a file of a name, the operator's counts.
+func readKeyring(l layout) (*signing.Keyring, error) {
+	var all []signing.Signer
+	// With --dir both are one folder.
+	for _, dir := range slices.Compact([]string{l.signers, l.joined()}) {
+		if !exists(dir) {
+			continue
+		}
+		keyring, err := signing.ReadKeyring(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range keyring.Signers() {
+			if l.signer(s.Name) == filepath.Join(dir, s.Name+".pem") {
+				all = append(all, s)
+			}
+		}
 	}
-	return signing.ReadKeyring(dir)
+	return signing.NewKeyring(all...)
 }
 
 type signerListCmd struct{ dirFlag }
@@ -120,7 +135,7 @@ func (c *signerListCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	keyring, err := readKeyring(l.signers)
+	keyring, err := readKeyring(l)
 	if err != nil {
 		return err
 	}
@@ -192,6 +207,9 @@ type signerRevokeCmd struct {
 func (c *signerRevokeCmd) Run(std streams) error {
 	l := c.layout()
 	if err := revokeSigner(l, c.Name); err != nil {
+		return err
+	}
+	if err := c.share(); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s is trusted no longer\n", c.Name)

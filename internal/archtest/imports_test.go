@@ -31,6 +31,7 @@ const (
 	mochi     = "github.com/mochi-mqtt/server/v2"
 	paho      = "github.com/eclipse/paho.mqtt.golang"
 	periph    = "periph.io/x/conn/v3"
+	qr        = "rsc.io/qr"
 	rapid     = "pgregory.net/rapid"
 	rate      = "golang.org/x/time/rate"
 	script    = "github.com/rogpeppe/go-internal/testscript"
@@ -61,6 +62,7 @@ func table() []row {
 		{"signing/internal/vectors", []string{"signing"}, nil},
 		{"signing/internal/vectorgen", []string{"signing", "signing/internal/vectors"}, []string{jsontext}},
 		{"pki", []string{"internal/atomicfile"}, nil},
+		{"pki/enrol", []string{"internal/atomicfile", "pki", "signing"}, []string{jsontext}},
 		{"gpio", nil, []string{periph, sys}},
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},
 		{"broker", []string{"pki", "broker/internal/frame"}, []string{gorilla, mochi, rate}},
@@ -71,7 +73,7 @@ func table() []row {
 		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"agent/sensor", nil, nil},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
-		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term}},
+		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term, qr}},
 		{"internal/atomicfile", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/flash", nil, []string{diskfs, sys}},

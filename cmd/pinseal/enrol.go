@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"pinseal/agent"
+	"pinseal/internal/atomicfile"
+	"pinseal/pki"
+	"pinseal/pki/enrol"
+	"pinseal/signing"
+)
+
+// enrolment is the part of a node that lets devices join.
+type enrolment struct {
+	codes     *enrol.Codes
+	authority atomic.Pointer[enrol.Authority]
+	server    *enrol.Server
+	socket    net.Listener
+	tls       *tls.Config
+}
+
+// openEnrolment is the last step: it needs the broker's certificate and the node's key. Without the authority's key devices
+// cannot join, and everything else goes on.
+func (n *node) openEnrolment() error {
+	if !n.config.enrols() {
+		return nil
+	}
+	e := &enrolment{}
+	if err := n.readEnrolAuthority(e); err != nil {
+		n.log.Error("devices cannot join", "error", err)
+		return nil
+	}
+	var err error
+	if e.codes, err = enrol.OpenCodes(n.layout.codes()); err != nil {
+		return withHint(err, "remove the file: whoever is about to join needs another code then")
+	}
+	server, err := n.loadServer(tls.VersionTLS13)
+	if err != nil {
+		return err
+	}
+	n.servers = append(n.servers, server)
+	e.tls = sendAlong(server.OptionalConfig(), func() []*x509.Certificate { return e.authority.Load().Anchors })
+	if e.server, err = n.newEnrolServer(e, server); err != nil {
+		return err
+	}
+	if e.socket, err = net.Listen("tcp", string(n.config.Enrol.Address)); err != nil { //nolint:noctx // binding does not block
+		return withHint(fmt.Errorf("listening on %s for devices that join: %w", n.config.Enrol.Address, err), "another program has the port (ss -ltnp shows it): choose another in [enrol], or remove the block")
+	}
+	n.enrolment = e
+	return nil
+}
+
+func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, error) {
+	key, err := readSignKey(credential(signCredential, n.signKeyPath()))
+	if err != nil {
+		return nil, err
+	}
+	return enrol.NewServer(enrol.Config{
+		Node: string(n.config.Node), NodeKey: key.Public(), MQTTPort: n.mqttPort(), Topics: n.commandTopics,
+		Authority: func() enrol.Authority { return *e.authority.Load() },
+		Profile:   n.config.Enrol.profile(), Journal: pki.OpenJournal(n.layout.journal()), Codes: e.codes,
+		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: server.Check,
+		Limits: n.config.Enrol.limits(), Now: n.clock.FloorNow, Log: n.log.With("part", "enrol"),
+	})
+}
+
+// readEnrolAuthority reads the authority again, which may have been replaced.
+func (n *node) readEnrolAuthority(e *enrolment) error {
+	certificates, err := os.ReadFile(n.layout.caCert())
+	if err != nil {
+		return fmt.Errorf("reading the authority: %w", err)
+	}
+	anchors, err := pki.ParseCertificates(certificates)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.layout.caCert(), err)
+	}
+	authority, err := readAuthority(n.layout)
+	if err != nil {
+		return err
+	}
+	e.authority.Store(&enrol.Authority{Authority: authority, Anchors: anchors})
+	return nil
+}
+
+// reloadEnrolment goes with the reload of everything else.
+func (n *node) reloadEnrolment() error {
+	if n.enrolment == nil {
+		return nil
+	}
+	return n.readEnrolAuthority(n.enrolment)
+}
+
+func (e *enrolment) run(ctx context.Context) error { return e.server.Run(ctx, e.socket, e.tls) }
+
+// sendAlong adds certificates to the chain that a server shows: who knows the authority by its fingerprint only finds it there.
+func sendAlong(config *tls.Config, more func() []*x509.Certificate) *tls.Config {
+	inner := config.GetConfigForClient
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		current, err := inner(hello)
+		if err != nil {
+			return nil, err
+		}
+		current = current.Clone()
+		own := current.Certificates[0]
+		own.Certificate = slices.Clone(own.Certificate)
+		for _, cert := range more() {
+			own.Certificate = append(own.Certificate, cert.Raw)
+		}
+		current.Certificates = []tls.Certificate{own}
+		current.NextProtos = []string{"http/1.1"}
+		return current, nil
+	}
+	return config
+}
+
+// mqttPort is that of the first listener that devices could use.
+func (n *node) mqttPort() uint16 {
+	for i, l := range n.config.Listeners {
+		if bound, ok := n.sockets[i].Addr().(*net.TCPAddr); ok && l.requiresCertificate() && !l.WebSocket {
+			return uint16(bound.Port) //nolint:gosec // a port
+		}
+	}
+	return 0
+}
+
+// commandTopics are those on which a name may command something.
+func (n *node) commandTopics(signer string) []string {
+	cfg := n.current.Load()
+	var topics []string
+	for _, p := range cfg.Permits {
+		if string(p.Signer) != signer {
+			continue
+		}
+		if o, ok := cfg.output(string(p.Output)); ok {
+			topics = append(topics, strs(o.commandTopics(cfg.Node))...)
+		}
+	}
+	return topics
+}
+
+// commandTopics are the topics on which an output takes sealed commands.
+func (o outputConfig) commandTopics(node name) []topicName {
+	var topics []topicName
+	if o.Topic != "" {
+		topics = append(topics, o.Topic)
+	}
+	return append(topics, topicName(agent.SetTopic(string(node), string(o.Name))))
+}
+
+// mayBeCertified refuses names that were revoked, and to tokens those of signers: who signs for devices is not to pass for
+// the operator.
+func (n *node) mayBeCertified(wanted string, byToken bool) error {
+	switch {
+	case n.current.Load().denies(wanted):
+		return notPermitted("%q was revoked", wanted)
+	case byToken && exists(n.layout.signer(wanted)):
+		return notPermitted("%q is a signer, whom a token cannot certify", wanted)
+	}
+	return nil
+}
+
+func notPermitted(format string, args ...any) error {
+	return &pki.RefusedError{Reason: enrol.ReasonNotPermitted, Err: fmt.Errorf(format, args...)}
+}
+
+// operatorOf reads the tokens anew each time, so that a revoked one is of no use at once.
+func (n *node) operatorOf(token string) (string, error) {
+	tokens, err := readTokens(n.layout)
+	if err != nil {
+		return "", err
+	}
+	return tokens.owner(token)
+}
+
+// addCode lets a device join with a code whose hash the command line gives us; the code itself never gets here before it is used.
+func (n *node) addCode(device, hash string) error {
+	if n.enrolment == nil {
+		if n.config.enrols() {
+			return errors.New("this node cannot read its authority's key, see its log")
+		}
+		return errors.New("this node lets no devices join: it has no [enrol] in its configuration")
+	}
+	now := n.clock.FloorNow()
+	return n.enrolment.codes.Add(device, hash, now.Add(time.Duration(n.config.Enrol.CodeLifetime)), now)
+}
+
+// joiningSigners are the node's signers as devices that join see them.
+type joiningSigners struct{ *node }
+
+// Check wants a name and a key that are nobody's yet.
+func (n joiningSigners) Check(device string, key *signing.PublicKey) error {
+	if exists(n.layout.signer(device)) {
+		return notPermitted("a signer is named %q already", device)
+	}
+	keyring, err := readKeyring(n.layout)
+	if err != nil {
+		return err
+	}
+	known := &pki.RefusedError{Reason: enrol.ReasonKnownKey, Err: errors.New("this signing key is trusted already, or was revoked: make another")}
+	if _, trusted := keyring.Lookup(key.ID()); trusted {
+		return known
+	}
+	if _, err := os.Lstat(revokedKey(n.layout, key.ID())); err == nil {
+		return known
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("finding out whether the key was revoked: %w", err)
+	}
+	return nil
+}
+
+// Add puts the key beside those of the other devices that joined, and has the agent trust it.
+func (n joiningSigners) Add(device string, key *signing.PublicKey) error {
+	if _, err := makeFolder(n.layout.joined()); err != nil {
+		return err
+	}
+	if err := atomicfile.Create(filepath.Join(n.layout.joined(), device+".pem"), key.PEM(), 0o644); err != nil {
+		return err
+	}
+	n.loading.Lock()
+	defer n.loading.Unlock()
+	return n.denySigners(n.current.Load())
+}
+
+// enrolAddress is where devices reach a node's enrolment: its host as the operator reaches it.
+func (c *deviceAddCmd) enrolAddress(l layout, cfg *config) (host string, port uint16, err error) {
+	if port, err = cfg.Enrol.port(); err != nil {
+		return "", 0, withHint(fmt.Errorf("this node lets no devices join: %w", err),
+			"write [enrol] with address = %s into %s and restart the node; or --out FOLDER makes the device's keys here", strconv.Quote(defaultEnrol), l.config)
+	}
+	client, err := c.clientConfig(l, cfg)
+	return client.Host, port, err
+}

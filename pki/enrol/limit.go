@@ -1,0 +1,128 @@
+package enrol
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	window       = time.Minute
+	maxAddresses = 4096
+)
+
+// counter counts what comes from an address within a minute. It holds a bounded
+// number of addresses: beyond, those it does not know have no more to come.
+type counter struct {
+	most int
+
+	mu    sync.Mutex
+	since time.Time
+	seen  map[netip.Prefix]int
+}
+
+func newCounter(most int) *counter { return &counter{most: most, seen: map[netip.Prefix]int{}} }
+
+// allows reports whether the address has any left, without taking one.
+func (c *counter) allows(from netip.Prefix, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	n, known := c.seen[from]
+	return n < c.most && (known || len(c.seen) < maxAddresses)
+}
+
+// add takes one.
+func (c *counter) add(from netip.Prefix, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	if _, known := c.seen[from]; known || len(c.seen) < maxAddresses {
+		c.seen[from]++
+	}
+}
+
+func (c *counter) turn(now time.Time) {
+	if age := now.Sub(c.since); age >= window || age < 0 {
+		c.since = now
+		clear(c.seen)
+	}
+}
+
+// origin is what one asker has: an IPv4 address, or an IPv6 network of 64 bits.
+func origin(address string) netip.Prefix {
+	parsed, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return netip.Prefix{} // all that are strange are one
+	}
+	addr, bits := parsed.Addr().Unmap().WithZone(""), 32
+	if addr.Is6() {
+		bits = 64
+	}
+	prefix, err := addr.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// limitedListener closes connections beyond a number, in all and for one asker.
+type limitedListener struct {
+	net.Listener
+	most, mostFrom int
+
+	mu   sync.Mutex
+	open map[netip.Prefix]int
+	all  int
+}
+
+func limitListener(l net.Listener, most, mostFrom int) *limitedListener {
+	return &limitedListener{Listener: l, most: most, mostFrom: mostFrom, open: map[netip.Prefix]int{}}
+}
+
+// Accept returns the next connection that is not one too many.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from := origin(conn.RemoteAddr().String())
+		if l.take(from) {
+			return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { l.release(from) })}, nil
+		}
+		_ = conn.Close() // nothing was said on it
+	}
+}
+
+func (l *limitedListener) take(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= l.most || l.open[from] >= l.mostFrom {
+		return false
+	}
+	l.all++
+	l.open[from]++
+	return true
+}
+
+func (l *limitedListener) release(from netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.open[from]--; l.open[from] == 0 {
+		delete(l.open, from)
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	release func()
+}
+
+// Close closes the connection and makes room for another.
+func (c *limitedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

@@ -1,0 +1,253 @@
+package enrol
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"pinseal/pki"
+	"pinseal/signing"
+)
+
+// Limits are what askers can make a server hold or wait for. Zero is the default.
+type Limits struct {
+	MaxConnections           int           // 64; a further one is closed at once
+	MaxConnectionsPerAddress int           // 16
+	MaxBodyBytes             int           // 32768
+	MaxRequests              int           // 60 a minute and address
+	MaxWrongCodes            int           // 5 a minute and address; then no code of that address is looked at
+	Timeout                  time.Duration // 10 s for one request, from its first byte to the last of the answer
+}
+
+// DefaultLimits are those of a zero [Limits].
+func DefaultLimits() Limits {
+	return Limits{MaxConnections: 64, MaxConnectionsPerAddress: 16, MaxBodyBytes: 32 << 10, MaxRequests: 60, MaxWrongCodes: 5, Timeout: 10 * time.Second}
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, pair := range []struct {
+		given     *int
+		otherwise int
+	}{
+		{&l.MaxConnections, d.MaxConnections},
+		{&l.MaxConnectionsPerAddress, d.MaxConnectionsPerAddress},
+		{&l.MaxBodyBytes, d.MaxBodyBytes},
+		{&l.MaxRequests, d.MaxRequests},
+		{&l.MaxWrongCodes, d.MaxWrongCodes},
+	} {
+		if *pair.given == 0 {
+			*pair.given = pair.otherwise
+		}
+	}
+	if l.Timeout == 0 {
+		l.Timeout = d.Timeout
+	}
+	return l
+}
+
+// Authority is whose certificates are handed out at the moment.
+type Authority struct {
+	*pki.Authority
+	// Anchors are what devices are to trust, and what the certificates that are
+	// renewed come from. Usually the authority's own certificate alone.
+	Anchors []*x509.Certificate
+}
+
+// Signers are the signing keys that the node trusts.
+type Signers interface {
+	// Check reports why the key could not be added; a [*pki.RefusedError] is the
+	// asker's to mend.
+	Check(name string, key *signing.PublicKey) error
+	// Add trusts the key from now on, and over restarts.
+	Add(name string, key *signing.PublicKey) error
+}
+
+// Config is what a server needs. All functions must be safe for concurrent use.
+type Config struct {
+	Node     string             // its name, which no device can have
+	NodeKey  *signing.PublicKey // what devices verify the node's answers with
+	MQTTPort uint16             // where devices connect; the host is as they reached us
+
+	Authority func() Authority
+	Profile   pki.Profile
+	Journal   *pki.Journal
+	Codes     *Codes
+	Signers   Signers
+	// Operator finds out whose token it is; an error refuses it.
+	Operator func(token string) (name string, err error)
+	// Permit reports why this name may not have a certificate now, or not by the
+	// token of an operator.
+	Permit func(name string, byToken bool) error
+	// Topics are those on which a name may command something.
+	Topics func(name string) []string
+	// CheckPeer judges a client certificate again, as at the handshake: the
+	// connection may be older than a revocation.
+	CheckPeer func(tls.ConnectionState) error
+
+	Limits Limits
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// Server answers devices that want to be let in. It is safe for concurrent use.
+type Server struct {
+	cfg      Config
+	requests *counter
+	wrong    *counter
+	issuing  sync.Mutex // what is checked before a certificate is signed still holds after
+}
+
+// NewServer makes a server. It starts nothing.
+func NewServer(c Config) (*Server, error) {
+	if c.Authority == nil || c.Journal == nil || c.Codes == nil || c.Signers == nil || c.NodeKey == nil || c.Now == nil || c.Log == nil {
+		return nil, errors.New("enrolment needs an authority, a journal, codes, signers, the node's key, a clock and a log")
+	}
+	if c.Operator == nil || c.Permit == nil || c.Topics == nil || c.CheckPeer == nil {
+		return nil, errors.New("enrolment needs to know operators, permits, topics and peers")
+	}
+	c.Limits = c.Limits.withDefaults()
+	return &Server{cfg: c, requests: newCounter(c.Limits.MaxRequests), wrong: newCounter(c.Limits.MaxWrongCodes)}, nil
+}
+
+// Run serves the listener until the context ends; it closes the listener. The
+// TLS configuration must verify client certificates if they are given, and
+// should send the authority's certificate along with the server's, which
+// [Invitation.Join] looks for.
+func (s *Server) Run(ctx context.Context, listener net.Listener, config *tls.Config) error {
+	limits := s.cfg.Limits
+	server := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: limits.Timeout, // also the handshake's
+		ReadTimeout:       limits.Timeout,
+		WriteTimeout:      limits.Timeout,
+		IdleTimeout:       limits.Timeout,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := server.Shutdown(patience); err != nil {
+			_ = server.Close() // whoever is not done by then starts again
+		}
+		stopped <- nil
+	})
+	defer stop()
+	err := server.Serve(tls.NewListener(limitListener(listener, limits.MaxConnections, limits.MaxConnectionsPerAddress), config))
+	if errors.Is(err, http.ErrServerClosed) {
+		return <-stopped
+	}
+	return fmt.Errorf("serving enrolment: %w", err)
+}
+
+// Handler returns what answers, for a TLS server that verifies client
+// certificates if they are given.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/est/cacerts", s.answer(s.caCerts))
+	mux.HandleFunc("GET /.well-known/est/csrattrs", s.answer(s.csrAttrs))
+	mux.HandleFunc("POST /.well-known/est/simpleenroll", s.answer(s.simpleEnroll))
+	mux.HandleFunc("POST /.well-known/est/simplereenroll", s.answer(s.simpleReenroll))
+	mux.HandleFunc("POST /sign/{name}/pkcs10", s.answer(s.signJSON))
+	return mux
+}
+
+// reply is what a request is answered with.
+type reply struct {
+	contentType string
+	base64      bool // the body is base64, as EST wants it
+	body        []byte
+}
+
+// answer judges what all requests have in common, and words refusals.
+func (s *Server) answer(handle func(*http.Request) (reply, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		from, now := origin(r.RemoteAddr), s.cfg.Now()
+		within := s.requests.allows(from, now)
+		s.requests.add(from, now)
+		var got reply
+		err := error(nil)
+		if within {
+			r.Body = http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.MaxBodyBytes))
+			got, err = handle(r)
+		} else {
+			err = refuse(ReasonRateLimited, "more than %d requests within a minute", s.cfg.Limits.MaxRequests)
+		}
+		w.Header().Set("Date", now.UTC().Format(http.TimeFormat)) // the floor's, should ours be worse
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", got.contentType)
+		if got.base64 {
+			w.Header().Set("Content-Transfer-Encoding", "base64")
+		}
+		// Who has gone does not hear it; whatever was done is done.
+		_, _ = w.Write(got.body)
+	}
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	reason := reasonOf(err)
+	detail := "the node's log says more" // not for strangers
+	if refused, ok := errors.AsType[*pki.RefusedError](err); ok {
+		detail = refused.Err.Error()
+	}
+	attributes := []any{"reason", reason, "path", r.URL.Path, "from", r.RemoteAddr}
+	switch reason {
+	case ReasonFailed:
+		s.cfg.Log.Error("enrolment not possible", append(attributes, "error", err)...)
+	case ReasonRateLimited:
+		s.cfg.Log.Debug("enrolment refused", attributes...)
+		w.Header().Set("Retry-After", fmt.Sprint(int(window.Seconds())))
+	default:
+		s.cfg.Log.Warn("enrolment refused", attributes...)
+	}
+	code := status(reason)
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="pinseal"`) // RFC 7030 section 3.2.3
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(refusalJSON(reason, detail)) // as above
+}
+
+// checkCode looks at a code if this address has not guessed too often.
+func (s *Server) checkCode(r *http.Request, name, code string) error {
+	from, now := origin(r.RemoteAddr), s.cfg.Now()
+	if !s.wrong.allows(from, now) {
+		return refuse(ReasonRateLimited, "too many wrong codes: wait a minute")
+	}
+	err := s.cfg.Codes.Check(name, code, now)
+	if err != nil {
+		s.wrong.add(from, now)
+	}
+	return err
+}
+
+// peer is whose certificate the connection has, which is verified and comes from our authority.
+func (s *Server) peer(r *http.Request) (*x509.Certificate, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, refuse(ReasonNoCode, "renewal needs the certificate that is to be renewed, as the TLS client's")
+	}
+	if err := s.cfg.CheckPeer(*r.TLS); err != nil {
+		return nil, refuse(ReasonNotPermitted, "%w", err)
+	}
+	cert := r.TLS.PeerCertificates[0]
+	// The broker may let in whom other authorities have certified. They do not get ours by it.
+	for _, anchor := range s.cfg.Authority().Anchors {
+		if cert.CheckSignatureFrom(anchor) == nil {
+			return cert, nil
+		}
+	}
+	return nil, refuse(ReasonNotPermitted, "the certificate is another authority's")
+}
