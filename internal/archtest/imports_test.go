@@ -78,12 +78,13 @@ func table() []row {
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/flash", nil, []string{diskfs, sys}},
 		{"internal/metrics", nil, nil},
+		{"internal/load", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
-		{"internal/proof", []string{"actuator", "agent", "broker", "internal/clock", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
-		{"internal/bench", []string{"agent", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
+		{"internal/proof", []string{"actuator", "agent", "broker", "internal/clock", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
+		{"internal/bench", []string{"agent", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command bench measures pinseal beside the stack that it replaces: Debian's mosquitto with mutual TLS and an agent of
 // paho-python and python-ecdsa (legacy/agent.py), which does the legacy scheme.
 //
-//	go run ./internal/bench [-rounds 5]
+//	go run ./internal/bench [-rounds 5] [-brokers]
 //
 // Both do the same work on the same machine in the same run, in turns, with the same certificates and the same client:
 // what differs from one run to another, or with what else the machine does, shows in both, so that the ratios are what
@@ -23,17 +23,21 @@ import (
 	"golang.org/x/term"
 )
 
+// brokerRounds are enough for the brokers, unless they are all that is measured.
+const brokerRounds = 3
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
+	only := flag.Bool("brokers", false, "only measure the brokers, pinseal's and mosquitto")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
 	var err error
 	if *profile != "" {
 		err = runProfile(ctx, *profile)
 	} else {
-		err = run(ctx, max(*rounds, 1), os.Stdout)
+		err = run(ctx, max(*rounds, 1), *only, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -41,7 +45,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, rounds int, out io.Writer) (err error) {
+func run(ctx context.Context, rounds int, onlyBrokers bool, out io.Writer) (err error) {
 	at, err := makePlace()
 	if err != nil {
 		return err
@@ -61,16 +65,27 @@ func run(ctx context.Context, rounds int, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	r, begin := results{}, time.Now()
+	r, brokers, begin := results{}, brokerResults{}, time.Now()
+	alone := mosquittoAlone(them)
 	for i := range rounds {
-		if err := round(ctx, r, us, them, func(what string) {
-			tell(fmt.Sprintf("round %d of %d: %s", i+1, rounds, what))
-		}); err != nil {
+		tell := func(what string) { tell(fmt.Sprintf("round %d of %d: %s", i+1, rounds, what)) }
+		if !onlyBrokers {
+			if err := round(ctx, r, us, them, tell); err != nil {
+				return err
+			}
+		}
+		if i >= brokerRounds && !onlyBrokers {
+			continue
+		}
+		if err := brokers.brokers(ctx, us, alone, tell); err != nil {
 			return err
 		}
 	}
 	tell("")
-	return r.write(out, rounds, time.Since(begin))
+	if onlyBrokers {
+		return brokers.write(out)
+	}
+	return errors.Join(r.write(out, rounds, time.Since(begin)), brokers.write(out))
 }
 
 // round measures every stack once, and the bare operations.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"pinseal/internal/load"
 )
 
 const (
@@ -96,7 +98,11 @@ func start(ctx context.Context, s *stack) (_ *life, took time.Duration, err erro
 
 // first connects and switches on until the line shows it.
 func (l *life) first(ctx context.Context, w *watch, packets [][]byte) (at time.Time, err error) {
-	if l.client, err = dial(ctx, l.address, l.tls, l.answers, l.onAnswer); err != nil {
+	o := load.Options{ID: "bench"}
+	if l.answers != "" {
+		o.Filters, o.Hear = []string{l.answers}, func(_, payload []byte) { l.onAnswer(payload) }
+	}
+	if l.client, err = dial(ctx, l.address, l.tls, o); err != nil {
 		return at, err
 	}
 	before, err := l.acted()
@@ -108,7 +114,7 @@ func (l *life) first(ctx context.Context, w *watch, packets [][]byte) (at time.T
 		if sent == len(packets) {
 			return at, errors.New("no command was acted on")
 		}
-		if err := l.client.send(packets[sent]); err != nil {
+		if err := l.client.Send(packets[sent]); err != nil {
 			return at, err
 		}
 		sent++
@@ -166,7 +172,7 @@ func latencies(ctx context.Context, l *life, p pace) (times []time.Duration, err
 	for i, packet := range packets {
 		<-tick.C
 		sent := time.Now()
-		if err := l.client.send(packet); err != nil {
+		if err := l.client.Send(packet); err != nil {
 			return nil, err
 		}
 		changed, err := w.await(ctx, alternating(i))
@@ -200,7 +206,7 @@ func sustained(ctx context.Context, l *life, packets [][]byte) (perSecond, lost 
 			batch = append(batch, packets[sent]...)
 		}
 		if len(batch) > 0 {
-			if err := l.client.send(batch); err != nil {
+			if err := l.client.Send(batch); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -217,7 +223,7 @@ func (s *stack) packets(n int, on func(i int) bool) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		packets[i] = encodePublish(topic, i, sealed)
+		packets[i] = load.EncodePublish(topic, i, sealed)
 	}
 	return packets, nil
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/internal/load"
 	"pinseal/pki"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
@@ -61,14 +62,14 @@ type stack struct {
 type life struct {
 	*stack
 	commands []*exec.Cmd
-	client   *client
+	client   *load.Client
 }
 
 // stop ends the processes in the reverse order and waits for them.
 func (l *life) stop() error {
 	var errs []error
 	if l.client != nil {
-		errs = append(errs, l.client.close())
+		l.client.Close()
 	}
 	for _, cmd := range slices.Backward(l.commands) {
 		errs = append(errs, cmd.Process.Signal(syscall.SIGTERM))
@@ -164,6 +165,15 @@ burst = 1000000
 
 [limits]
 max_publish_rate = 1000000
+max_publish_bytes_rate = 1000000000
+max_connect_rate = 1000000
+max_connections = 10000
+max_connections_per_address = 10000
+
+[[acl]]
+identity = "operator"
+publish = ["bench/#"]
+subscribe = ["bench/#"]
 `
 
 // place is where the files of both stacks are. The line is in memory, as /run is and as a real one is: the disk must not

@@ -74,11 +74,7 @@ func (r results) write(to io.Writer, rounds int, took time.Duration) error {
 	fmt.Fprintf(&text, "%10s%12s%8s\n", "pinseal", "other", "ratio")
 	for _, row := range rows() {
 		left, right := median(r[row.left][row.name]), median(r[row.right][row.name])
-		ratio := "-"
-		if right > 0 {
-			ratio = fmt.Sprintf("%.2f", left/right)
-		}
-		fmt.Fprintf(&text, "%10.*f%12.*f%8s  %s\n", row.digits, left, row.digits, right, ratio, row.name)
+		fmt.Fprintf(&text, "%10.*f%12.*f%8s  %s\n", row.digits, left, row.digits, right, ratio(left, right), row.name)
 	}
 	fmt.Fprintf(&text, "\nother: %s, unless the row names another\n", nameTheirs)
 	_, err := to.Write(text.Bytes())

@@ -143,7 +143,7 @@ func outgrow(t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	for topic := range tolerated {
 		name := fmt.Sprintf("telemetry/%s/measure%d", sensor, topic)
 		for range tolerated {
@@ -151,7 +151,7 @@ func outgrow(t *trial) error {
 			if err != nil {
 				return err
 			}
-			if err := c.publish(name, raw); err != nil {
+			if err := c.Publish(name, raw); err != nil {
 				return err
 			}
 		}

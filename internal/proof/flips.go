@@ -128,7 +128,7 @@ func publishForgeries(ctx context.Context, r *row, forgeries [][]byte, good, bad
 	if err != nil {
 		return 0, err
 	}
-	defer c.close()
+	defer c.Close()
 	for some := range slices.Chunk(forgeries, portion) {
 		portions++
 		r.try(len(some))
@@ -136,7 +136,7 @@ func publishForgeries(ctx context.Context, r *row, forgeries [][]byte, good, bad
 		if err != nil {
 			return portions, err
 		}
-		if err := c.publish(ledTopic, slices.Concat(some, [][]byte{fence.raw})...); err != nil {
+		if err := c.Publish(ledTopic, slices.Concat(some, [][]byte{fence.raw})...); err != nil {
 			return portions, err
 		}
 		if err := awaitFence(r, answers, fence.seq); err != nil {

@@ -106,7 +106,7 @@ func (g *goodClient) command(ctx context.Context, r *row) (taken times, err erro
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	before, err := g.node.lines.snapshot()
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (g *goodClient) one(ctx context.Context, c *client, r *row) (took time.Dura
 	changed := g.node.lines.next(ledLine)
 	begin := time.Now()
 	r.try(1)
-	if err := c.publish(ledTopic, cmd.raw); err != nil {
+	if err := c.Publish(ledTopic, cmd.raw); err != nil {
 		return 0, err
 	}
 	select {
@@ -198,7 +198,7 @@ func launch(ctx context.Context, bad *party, messages [][]byte, perSecond int) (
 	}
 	a := &attack{quit: make(chan struct{}), begin: time.Now()}
 	a.done.Go(func() {
-		defer c.close()
+		defer c.Close()
 		tick := time.NewTicker(time.Second / burst)
 		defer tick.Stop()
 		for a.err == nil {
@@ -214,7 +214,7 @@ func launch(ctx context.Context, bad *party, messages [][]byte, perSecond int) (
 				portion = append(portion, messages[(a.sent+i)%len(messages)])
 			}
 			if len(portion) > 0 {
-				a.err = c.publish(ledTopic, portion...)
+				a.err = c.Publish(ledTopic, portion...)
 			}
 			a.sent += due
 		}
@@ -258,9 +258,9 @@ func captured(ctx context.Context, g *goodClient) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	answers.expect(signing.ReasonApplied)
-	if err := errors.Join(c.publish(ledTopic, raws...), answers.await(len(raws))); err != nil {
+	if err := errors.Join(c.Publish(ledTopic, raws...), answers.await(len(raws))); err != nil {
 		return nil, err
 	}
 	if bad := answers.settle(); len(bad) > 0 {

@@ -95,7 +95,7 @@ func (e *killer) life(ctx context.Context, p *party, kill int) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	if kill%2 == 0 {
 		select {
 		case <-e.answered:
@@ -107,7 +107,7 @@ func (e *killer) life(ctx context.Context, p *party, kill int) error {
 	if err := e.node.end(syscall.SIGKILL); err != nil {
 		return err
 	}
-	c.close()
+	c.Close()
 	return e.account(before)
 }
 
@@ -131,7 +131,7 @@ func (e *killer) lastLife(ctx context.Context, p *party) error {
 			e.row.fail("a command to %s got no answer within %v", lineName(lane.line), patience)
 		}
 	}
-	c.close()
+	c.Close()
 	return errors.Join(e.node.end(syscall.SIGTERM), e.accountExit(before))
 }
 
@@ -210,7 +210,7 @@ func (e *killer) readStates(ctx context.Context, p *party) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	known := map[string]string{}
 	for len(known) < lines {
 		select {
@@ -325,7 +325,7 @@ func (a *lane) next() error {
 		a.pending = &attempt{command: cmd}
 	}
 	a.pending.sent++
-	return a.client.publish(commandTopic(a.line), a.pending.raw)
+	return a.client.Publish(commandTopic(a.line), a.pending.raw)
 }
 
 // hear takes the answer to the command on its way and sends the next.

@@ -91,7 +91,7 @@ func (e *replayer) life(ctx context.Context, run int) (err error) {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	share := (e.replays*(run+1)/(e.restarts+1) - e.row.tried) / 2
 	if run > 0 {
 		if err := e.replay(c, share); err != nil {
@@ -128,7 +128,7 @@ func (e *replayer) capture(c *client) error {
 			return err
 		}
 		e.pool = append(e.pool, cmd)
-		if err := c.publish(commandTopic(cmd.line), cmd.raw); err != nil {
+		if err := c.Publish(commandTopic(cmd.line), cmd.raw); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (e *replayer) replay(c *client, n int) error {
 			return err
 		}
 		for line, raws := range e.draw(portion) {
-			if err := c.publish(commandTopic(line), raws...); err != nil {
+			if err := c.Publish(commandTopic(line), raws...); err != nil {
 				return err
 			}
 		}

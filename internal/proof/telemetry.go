@@ -41,7 +41,7 @@ func telemetry(ctx context.Context, l *lab, disorder int) (_ []*row, err error) 
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	begin := time.Now()
 	repeated, err := j.send(ctx, l, p, c, topic, disorder)
 	fresh.try(l.telemetry)
@@ -142,7 +142,7 @@ func (j *ledger) send(ctx context.Context, l *lab, p *party, c *client, topic st
 			return err
 		}
 		sent += len(batch)
-		err := c.publish(topic, batch...)
+		err := c.Publish(topic, batch...)
 		batch = batch[:0]
 		return err
 	}

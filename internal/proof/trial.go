@@ -41,7 +41,7 @@ func (t *trial) connect(ctx context.Context) (err error) {
 // end ends the node.
 func (t *trial) end(with syscall.Signal) error {
 	if t.client != nil {
-		defer t.client.close()
+		defer t.client.Close()
 	}
 	return t.node.end(with)
 }
@@ -52,7 +52,7 @@ func (t *trial) ask(cmd *command) (v agent.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
-	if err := t.client.publish(commandTopic(cmd.line), cmd.raw); err != nil {
+	if err := t.client.Publish(commandTopic(cmd.line), cmd.raw); err != nil {
 		return v, err
 	}
 	for v.Sequence != cmd.seq {
