@@ -12,6 +12,8 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"pinseal/broker"
 )
 
 // allow lets everyone do everything.
@@ -45,7 +47,7 @@ func BenchmarkDelivery(b *testing.B) {
 		for qos := range byte(2) {
 			for _, bare := range []bool{false, true} {
 				b.Run(fmt.Sprintf("%dB/qos%d/bare=%v", size, qos, bare), func(b *testing.B) {
-					s := start(b, nil)
+					s := start(b, func(c *broker.Config) { c.Limits.MaxPublishRate, c.Limits.MaxPublishBytesRate = 1<<30, 1<<30 })
 					if bare {
 						s.addr = bareMochi(b, s)
 					}

@@ -104,7 +104,7 @@ type generator struct {
 
 func (g *generator) connect(ctx context.Context, l *life) (err error) {
 	subscribe := load.Options{ID: "sub", Filters: []string{"bench/#"}, QoS: g.qos, Hear: func(_, payload []byte) { g.hear(payload) }}
-	if g.listeners, err = l.crowd(ctx, g.traffic.subscribers, subscribe); err != nil {
+	if g.listeners, err = l.crowd(ctx, g.subscribers, subscribe); err != nil {
 		return err
 	}
 	g.publishers, err = l.crowd(ctx, g.traffic.publishers, load.Options{ID: "pub"})
@@ -150,7 +150,7 @@ func (g *generator) send(ctx context.Context, i int) {
 	message := binary.BigEndian.AppendUint16(nil, uint16(i)) //nolint:gosec // at most 100
 	message = append(message, make([]byte, g.bytes-len(message))...)
 	window := max(onTheirWay/g.traffic.publishers, 1)
-	if g.traffic.subscribers > 1 {
+	if g.subscribers > 1 {
 		window = onTheirWayEach
 	}
 	publish := g.publishers[i].PublishOnce
@@ -159,7 +159,7 @@ func (g *generator) send(ctx context.Context, i int) {
 	}
 	topic := fmt.Sprintf("bench/%d", i)
 	for sent := 0; ; {
-		if free := window - (sent - int(g.delivered[i].Load())/g.traffic.subscribers); free > 0 {
+		if free := window - (sent - int(g.delivered[i].Load())/g.subscribers); free > 0 {
 			batch := make([][]byte, free)
 			for n := range batch {
 				batch[n] = message
