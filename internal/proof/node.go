@@ -77,8 +77,8 @@ func newNode(ctx context.Context, l *lab, dir string, change func(config string)
 	}
 	for _, args := range [][]string{
 		{"init", "--dir", dir, "--node", nodeName, "--operator", operator, "--chip", "sim", "--topic", ledTopic, "--listen", n.address},
-		{"device", "add", thief, "--dir", dir},
-		{"device", "add", sensor, "--dir", dir},
+		{"device", "add", thief, "--dir", dir, "--out", filepath.Join(dir, "bundles", thief)},
+		{"device", "add", sensor, "--dir", dir, "--out", filepath.Join(dir, "bundles", sensor)},
 	} {
 		if out, err := exec.CommandContext(ctx, n.program, args...).CombinedOutput(); err != nil { //nolint:gosec // our own arguments
 			return nil, fmt.Errorf("pinseal %s: %w\n%s", args[0], err, out)

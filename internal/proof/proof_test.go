@@ -141,6 +141,7 @@ func TestReplaysNoticeANodeThatForgets(t *testing.T) {
 func TestKillsNoticeANodeThatForgets(t *testing.T) {
 	t.Parallel()
 	l := testLab(t)
+	l.kills = 15 // on a busy machine every second life ends before it acted on anything
 	rows, err := kills(t.Context(), l, forgetful())
 	checkNoticed(t, rows[0], err, "acted on 2 times")
 }
