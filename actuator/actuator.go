@@ -273,25 +273,3 @@ func (a *Actuator) sleep(until time.Duration) {
 	}
 	a.timer.Reset(max(0, until-a.now()))
 }
-
-// Line is something that is on or off. *gpio.Output is one.
-type Line interface {
-	// Set returns when the line has changed, and nil only if it is known to have.
-	Set(on bool) error
-	// On is what the line really is, as far as can be told.
-	On() bool
-}
-
-// OnOff makes a driver of a line.
-func OnOff(l Line) Driver { return onOffDriver{l} }
-
-type onOffDriver struct{ line Line }
-
-func (d onOffDriver) Drive(level uint8) error { return d.line.Set(level > 0) }
-
-func (d onOffDriver) Level() uint8 {
-	if d.line.On() {
-		return MaxLevel
-	}
-	return 0
-}

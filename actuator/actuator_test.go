@@ -165,7 +165,7 @@ func TestLineThatDoesNotObey(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return start(t, actuator.Config{Name: name, Driver: actuator.OnOff(l), Rules: actuator.Rules{MaxOn: time.Minute, Lock: lock}})
+			return start(t, actuator.Config{Name: name, Driver: l, Rules: actuator.Rules{MaxOn: time.Minute, Lock: lock}})
 		}
 		up, down := output("up", "GPIO17"), output("down", "GPIO18")
 

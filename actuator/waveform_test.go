@@ -30,7 +30,7 @@ func waveform(t *testing.T, rules actuator.Rules, acts []act, until int) string 
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := actuator.New(actuator.Config{Name: "led", Driver: actuator.OnOff(line), Rules: rules})
+		a, err := actuator.New(actuator.Config{Name: "led", Driver: line, Rules: rules})
 		if err != nil {
 			t.Fatal(err)
 		}

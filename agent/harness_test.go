@@ -100,6 +100,15 @@ func (l *fakeLine) Set(on bool) error {
 	return nil
 }
 
+func (l *fakeLine) Drive(level uint8) error { return l.Set(level > 0) }
+
+func (l *fakeLine) Level() uint8 {
+	if l.On() {
+		return actuator.MaxLevel
+	}
+	return 0
+}
+
 func (l *fakeLine) On() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,9 +128,9 @@ func (l *fakeLine) count() int {
 }
 
 // act is an actuator of a line, without rules.
-func act(t *testing.T, name string, l actuator.Line) *actuator.Actuator {
+func act(t *testing.T, name string, l *fakeLine) *actuator.Actuator {
 	t.Helper()
-	a, err := actuator.New(actuator.Config{Name: name, Driver: actuator.OnOff(l)})
+	a, err := actuator.New(actuator.Config{Name: name, Driver: l})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,14 +103,12 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 }
 
 // admitPlain judges an unsigned command.
-func (c *command) admitPlain(o *output) (err error) {
+func (c *command) admitPlain(o *output) error {
 	if !o.plainRate.Allow() {
 		return signing.Refuse(signing.ReasonRateLimited, "more than %v unsigned commands a second", o.plainRate.Limit())
 	}
 	c.passed(stepFresh, "unsigned")
-	if c.command, err = decodePlain(c.payload); err != nil {
-		return err
-	}
+	c.command = c.unsigned
 	return c.permit(o, o.plain, "who does not sign")
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"sync"
 
+	"pinseal/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 )
@@ -20,9 +21,11 @@ type job struct {
 	policy  *policy
 	trace   *journey
 
-	// One of these is set on the way in; a plain message has neither.
-	sealed *signing.Sealed
-	legacy *LegacyKey
+	// One of these is set on the way in.
+	sealed   *signing.Sealed
+	legacy   *LegacyKey
+	unsigned actuator.Command // a plain message has only this
+
 	signer signing.Signer
 
 	verified chan struct{} // closed when the following are set

@@ -71,7 +71,9 @@ func (j *job) screen(retained bool) error {
 	}
 	j.passed(stepSize, "%d bytes", len(j.payload))
 	if j.route.plain {
-		return nil
+		var err error
+		j.unsigned, err = decodePlain(j.payload)
+		return err
 	}
 	// A sealed message begins with the base64url of a brace or white space, never with a digit.
 	if l, ok := j.policy.legacy[j.topic]; ok && len(j.payload) > 0 && isDigit(j.payload[0]) {

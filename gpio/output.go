@@ -74,6 +74,12 @@ func (o *Output) On() bool {
 	return o.on
 }
 
+// Drive is Set for a level from 0 to 255: every one above 0 is on.
+func (o *Output) Drive(level uint8) error { return o.Set(level > 0) }
+
+// Level is On as a level: 0 or 255.
+func (o *Output) Level() uint8 { return levelOf(o.On()) }
+
 // Close drives the exit state and releases the line, even when driving fails, which it reports. A second Close does nothing.
 func (o *Output) Close() error {
 	o.mu.Lock()
@@ -117,3 +123,10 @@ func (o *Output) lookAgain() {
 
 // level is the electrical level of a state.
 func (o *Output) level(on bool) Level { return Level(on != o.cfg.ActiveLow) }
+
+// open says whether the output has not been closed.
+func (o *Output) open() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.closed
+}

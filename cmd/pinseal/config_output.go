@@ -16,6 +16,9 @@ type outputConfig struct {
 	Initial   onOff  `toml:"initial"`
 	Exit      onOff  `toml:"exit"`
 
+	PWM          pwmChannel `toml:"pwm"` // empty: off and on only
+	PWMFrequency hertz      `toml:"pwm_frequency"`
+
 	Topic        topicName `toml:"topic"`
 	PlainTopic   topicName `toml:"plain_topic"`
 	PlainActions []action  `toml:"plain_actions"`
@@ -58,12 +61,16 @@ func (c *config) checkOutputs(data []byte) error {
 			return at(data, here("name"), "an output needs a name")
 		case names[o.Name]:
 			return at(data, here("name"), "two outputs are named %q", o.Name)
-		case o.Line == "":
+		case o.Line == "" && !o.PWM.hardware():
 			return at(data, here("line"), "output %q needs a line, such as \"GPIO17\"", o.Name)
-		case lines[o.Line]:
-			return at(data, here("line"), "two outputs use the line %q", o.Line)
+		case o.Line != "" && o.PWM.hardware():
+			return at(data, here("line"), "output %q has a PWM channel; its pin is chosen by the device tree, not as a line", o.Name)
+		case o.PWMFrequency > 0 && o.PWM == "":
+			return at(data, here("pwm_frequency"), "pwm_frequency goes with pwm")
+		case lines[o.where()]:
+			return at(data, here("line"), "two outputs use the line %q", o.where())
 		}
-		names[o.Name], lines[o.Line] = true, true
+		names[o.Name], lines[o.where()] = true, true
 		if err := c.checkSafety(data, i); err != nil {
 			return err
 		}

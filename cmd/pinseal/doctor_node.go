@@ -225,6 +225,10 @@ func (n *nodeChecks) lines(context.Context) (found string, err error) {
 	}
 	var held []string
 	for _, o := range n.config.Outputs {
+		if o.PWM.hardware() { // who holds it can be told only by taking it
+			held = append(held, fmt.Sprintf("%s on PWM %s", o.Name, o.PWM))
+			continue
+		}
 		line, err := gpio.FindLine(lines, o.Line)
 		if err != nil {
 			return "", withHint(fmt.Errorf("output %s: %w", o.Name, err), "pinseal gpio list shows the lines of this machine")

@@ -30,7 +30,7 @@ func (c *gpioExitCmd) Run(std streams) (err error) {
 	defer func() { err = errors.Join(err, chip.Close()) }()
 	var failed []error // one that cannot be driven must not keep the others on
 	for _, o := range cfg.Outputs {
-		if err := driveToExit(chip, o); err != nil {
+		if err := driveToExit(chip, cfg.GPIO.Chip == "sim", o); err != nil {
 			failed = append(failed, fmt.Errorf("output %s: %w", o.Name, err))
 			continue
 		}
@@ -39,10 +39,8 @@ func (c *gpioExitCmd) Run(std streams) (err error) {
 	return errors.Join(failed...)
 }
 
-func driveToExit(chip gpio.Chip, o outputConfig) error {
-	output, err := gpio.OpenOutput(chip, gpio.OutputConfig{
-		Line: o.Line, ActiveLow: o.ActiveLow, Initial: bool(o.Exit), Exit: bool(o.Exit),
-	})
+func driveToExit(chip gpio.Chip, simulated bool, o outputConfig) error {
+	output, err := openDriver(chip, simulated, o, bool(o.Exit))
 	if err != nil {
 		return err
 	}

@@ -10,14 +10,13 @@ import (
 
 	"pinseal/actuator"
 	"pinseal/agent"
-	"pinseal/gpio"
 )
 
 // nodeOutput is an output at work: who decides, the line, and what is kept of it over restarts.
 type nodeOutput struct {
 	*actuator.Actuator
 	config outputConfig
-	line   *gpio.Output
+	line   driver
 	kept   *actuator.File // nil: nothing is
 }
 
@@ -35,7 +34,7 @@ func (n *node) openOutputs() (err error) {
 			return fmt.Errorf("output %s: %w", o.Name, err)
 		}
 		n.outputs = append(n.outputs, output)
-		n.log.Info("output held", "output", o.Name, "line", o.Line, "on", output.line.On())
+		n.log.Info("output held", "output", o.Name, "line", o.where(), "on", output.line.Level() > 0)
 	}
 	// Only now, when none of a group is on from an earlier life any more.
 	for _, o := range n.outputs {
@@ -45,15 +44,13 @@ func (n *node) openOutputs() (err error) {
 }
 
 func (n *node) openOutput(o outputConfig, lock *actuator.Interlock) (*nodeOutput, error) {
-	line, err := gpio.OpenOutput(n.chip, gpio.OutputConfig{
-		Line: o.Line, ActiveLow: o.ActiveLow, Initial: bool(o.Initial), Exit: bool(o.Exit),
-	})
+	line, err := openDriver(n.chip, n.config.GPIO.Chip == "sim", o, bool(o.Initial))
 	if err != nil {
 		return nil, err
 	}
 	output := &nodeOutput{config: o, line: line}
 	cfg := actuator.Config{
-		Name: string(o.Name), Driver: actuator.OnOff(line), Rules: o.rules(lock), Restore: time.Duration(o.Restore), Log: n.log,
+		Name: string(o.Name), Driver: line, Dims: o.PWM != "", Rules: o.rules(lock), Restore: time.Duration(o.Restore), Log: n.log,
 	}
 	if o.Restore > 0 || o.MaxSwitches > 0 {
 		if err := os.MkdirAll(n.layout.outputs(), 0o700); err != nil {
@@ -129,7 +126,7 @@ func (n *node) agentOutputs() []agent.Output {
 	var outputs []agent.Output
 	for _, o := range n.outputs {
 		outputs = append(outputs, agent.Output{
-			Name: string(o.config.Name), Topic: string(o.config.Topic), Actuator: o,
+			Name: string(o.config.Name), Topic: string(o.config.Topic), Actuator: o, Dims: o.config.PWM != "",
 			PlainTopic: string(o.config.PlainTopic), PlainActions: actions(o.config.PlainActions),
 			PlainRate: float64(o.config.PlainRate), PlainBurst: int(o.config.PlainBurst),
 		})

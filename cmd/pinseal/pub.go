@@ -274,11 +274,14 @@ func verdictHint(v agent.Verdict, c *client) string {
 	case signing.ReasonStale, signing.ReasonFuture:
 		return "set this machine's clock: timedatectl set-ntp true"
 	case signing.ReasonNotPermitted:
+		if strings.HasPrefix(v.Detail, "by ") {
+			return "a safety rule of the output wins over every command: docs/outputs.md"
+		}
 		return fmt.Sprintf("a [[permit]] in the node's pinseal.toml must give signer %q this output and action, then reload it", c.Name)
 	case signing.ReasonReplay:
 		return fmt.Sprintf("higher numbers of this key were used before; on the node: pinseal signer reset %s", c.Name)
 	case signing.ReasonBadCommand:
-		return `an output takes 0, 1, on, off, toggle or {"state":"ON"}`
+		return `an output takes 0, 1, on, off, toggle, pulse, blink or {"state":"ON"}; docs/outputs.md has the rest`
 	case signing.ReasonRateLimited:
 		return "send more slowly, or raise rate under [agent] in the node's pinseal.toml"
 	case signing.ReasonHardware:

@@ -74,7 +74,7 @@ func (d *demo) play(ctx context.Context, s scene) bool {
 	ctx, cancel := context.WithTimeout(ctx, sceneTimeout)
 	defer cancel()
 	verdict, err := s.act(ctx)
-	on := d.node.outputs[0].line.On()
+	on := d.node.outputs[0].line.Level() > 0
 	good := err == nil && verdict.Reason == s.want && on == s.on
 	text := fmt.Sprintf("%-9s  %-34s  %s", s.who, s.does, verdictText(verdict))
 	switch {

@@ -76,7 +76,7 @@ func (n *node) tellStatus() { n.notify(func() error { return systemd.Status(n.st
 func (n *node) status() string {
 	words := []string{n.URL()}
 	for i, o := range n.config.Outputs {
-		words = append(words, fmt.Sprintf("%s (%s) %s", o.Name, o.Line, n.outputs[i].Status().State))
+		words = append(words, fmt.Sprintf("%s (%s) %s", o.Name, o.where(), n.outputs[i].Status().State))
 	}
 	if len(n.outputs) == 0 {
 		words = append(words, "no outputs")

@@ -44,17 +44,17 @@ type answer struct {
 
 // memoryLine counts how often it is driven.
 type memoryLine struct {
-	on   atomic.Bool
-	acts atomic.Int64
+	level atomic.Uint32
+	acts  atomic.Int64
 }
 
-func (m *memoryLine) Set(on bool) error {
-	m.on.Store(on)
+func (m *memoryLine) Drive(level uint8) error {
+	m.level.Store(uint32(level))
 	m.acts.Add(1)
 	return nil
 }
 
-func (m *memoryLine) On() bool { return m.on.Load() }
+func (m *memoryLine) Level() uint8 { return uint8(m.level.Load()) } //nolint:gosec // one was stored
 
 // numbers is a sequence without a file.
 type numbers struct{ last atomic.Uint64 }
@@ -81,7 +81,7 @@ func newInside(ctx context.Context, clock agent.Clock, store *replay.Store) (_ *
 	if err != nil {
 		return nil, err
 	}
-	led, err := actuator.New(actuator.Config{Name: outputName(ledLine), Driver: actuator.OnOff(&n.line)})
+	led, err := actuator.New(actuator.Config{Name: outputName(ledLine), Driver: &n.line})
 	if err != nil {
 		return nil, err
 	}
