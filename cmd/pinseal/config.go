@@ -34,6 +34,7 @@ type config struct {
 	Legacy    []legacyConfig   `toml:"legacy"`
 	Auth      authConfig       `toml:"auth"`
 	Monitor   monitorConfig    `toml:"monitor"`
+	Reload    reloadConfig     `toml:"reload"`
 	Roles     []roleConfig     `toml:"role"`
 	ACL       []aclRule        `toml:"acl"`
 	Encrypt   []encryptRule    `toml:"encrypt"`
@@ -193,12 +194,17 @@ func parseConfig(data []byte) (*config, error) {
 	return cfg, nil
 }
 
-// resolve makes every path absolute to the folder of the configuration.
-func (c *config) resolve(dir string) {
-	for _, path := range []*string{
+// paths are the files that the configuration names.
+func (c *config) paths() []*string {
+	return []*string{
 		&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile,
 		&c.Auth.Token.CA, &c.Auth.Token.IntrospectionCredentials,
-	} {
+	}
+}
+
+// resolve makes every path absolute to the folder of the configuration.
+func (c *config) resolve(dir string) {
+	for _, path := range c.paths() {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

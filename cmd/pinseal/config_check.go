@@ -23,6 +23,8 @@ func defaultConfig() *config {
 		Agent: agentConfig{MaxAge: commandMaxAge(defaultMaxAge)},
 		Enrol: defaultEnrolConfig(),
 		Log:   logConfig{Format: "text"},
+		// Whoever changes a password does not think of a reload.
+		Reload: reloadConfig{OnChange: true},
 	}
 }
 

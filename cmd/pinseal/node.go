@@ -16,6 +16,7 @@ import (
 	"pinseal/broker"
 	"pinseal/gpio"
 	"pinseal/internal/clock"
+	"pinseal/internal/filewatch"
 	"pinseal/pki"
 	"pinseal/signing"
 	"pinseal/signing/replay"
@@ -40,6 +41,7 @@ type node struct {
 	sockets []net.Listener
 	logins  *logins
 	control *controlServer
+	files   *filewatch.Watcher
 	monitor *monitor // nil unless configured
 	started time.Time
 	broker  *broker.Broker // nil with a broker elsewhere
@@ -56,7 +58,7 @@ type node struct {
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
-	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{})}
+	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
 	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent, n.openEnrolment, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -132,14 +134,19 @@ func (n *node) openListeners() error {
 
 // loadServer reads the broker's certificate and what clients are judged by.
 func (n *node) loadServer(minVersion uint16) (*pki.Server, error) {
-	server, err := pki.LoadServer(pki.Files{
-		Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
-		Key:         credential(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
-		CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
-		CRL:         n.config.TLS.CRL,
-		Denied:      n.layout.denied(),
-	}, minVersion, n.clock.FloorNow)
+	server, err := pki.LoadServer(n.config.tlsFiles(n.layout), minVersion, n.clock.FloorNow)
 	return server, explainTLS(err)
+}
+
+// tlsFiles are those of the broker's listeners.
+func (c *config) tlsFiles(l layout) pki.Files {
+	return pki.Files{
+		Certificate: orDefault(c.TLS.Certificate, l.brokerCert()),
+		Key:         credential(brokerCredential, orDefault(c.TLS.Key, l.brokerKey())),
+		CA:          orDefault(c.TLS.CA, l.caCert()),
+		CRL:         c.TLS.CRL,
+		Denied:      l.denied(),
+	}
 }
 
 func (n *node) openBroker() (err error) {
@@ -313,10 +320,12 @@ func (n *node) close() error {
 func (n *node) Reload() error {
 	n.loading.Lock()
 	defer n.loading.Unlock()
+	n.files.See()
 	cfg, err := readConfig(n.layout.config)
 	if err != nil {
 		return err
 	}
+	n.files.Set(cfg.files(n.layout))
 	if cfg.denied, err = readDenied(n.layout); err != nil {
 		return err
 	}
@@ -357,6 +366,7 @@ func (n *node) Reload() error {
 	n.current.Store(cfg)
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
+	n.warnOfRestart(cfg)
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (c *runCmd) Run(ctx context.Context, std streams) error {
 	return serve(ctx, n, std.err)
 }
 
-// serve runs a node, announces when it is ready and reloads it on SIGHUP.
+// serve runs a node, announces when it is ready and reloads it on SIGHUP and when its files have changed.
 func serve(ctx context.Context, n *node, announce io.Writer) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -63,10 +63,14 @@ func serve(ctx context.Context, n *node, announce io.Writer) error {
 		n.notify(systemd.Ready)
 		n.tellStatus()
 		group.Go(func() error { n.keepInformed(ctx); return nil })
+		changed := make(chan struct{})
+		group.Go(func() error { n.watchFiles(ctx, changed); return nil })
 		for {
 			select {
 			case <-hangup:
 				n.reloadAndTell()
+			case <-changed:
+				n.reloadChanged()
 			case <-ctx.Done():
 				n.notify(systemd.Stopping)
 				return nil
@@ -83,13 +87,15 @@ func (n *node) notify(what func() error) {
 	}
 }
 
-func (n *node) reloadAndTell() {
+func (n *node) reloadAndTell() (done bool) {
 	n.notify(systemd.Reloading)
-	if err := n.Reload(); err != nil {
+	err := n.Reload()
+	if err != nil {
 		n.log.Error("reload refused, everything stays as it was", "error", err)
 	}
 	n.notify(systemd.Ready)
 	n.tellStatus()
+	return err == nil
 }
 
 func newLogger(w io.Writer, cfg logConfig) *slog.Logger {

@@ -77,6 +77,7 @@ func table() []row {
 		{"internal/atomicfile", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/flash", nil, []string{diskfs, sys}},
+		{"internal/filewatch", nil, []string{sys}},
 		{"internal/metrics", nil, nil},
 		{"internal/load", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},

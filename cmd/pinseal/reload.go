@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// reloadConfig is [reload].
+type reloadConfig struct {
+	OnChange bool `toml:"on_change"`
+}
+
+// files are those that a reload reads: all that stand in the configuration, and those that have their places.
+func (c *config) files(l layout) []string {
+	files := []string{l.config, l.signers, l.recipients(), l.decryptKey(), l.denied()}
+	if shared, err := filepath.Glob(filepath.Join(l.encryption().shared, "shared-*.key")); err == nil {
+		files = append(files, shared...)
+	}
+	for _, path := range c.paths() {
+		files = append(files, *path)
+	}
+	if keys := c.Auth.Token.JWKS; !keys.isURL() {
+		files = append(files, string(keys))
+	}
+	tls := c.tlsFiles(l)
+	files = append(files, tls.Certificate, tls.Key, tls.CA, tls.CRL)
+	return slices.DeleteFunc(files, func(path string) bool { return path == "" })
+}
+
+// watchFiles reloads when files have changed, until ctx ends.
+func (n *node) watchFiles(ctx context.Context, reload chan<- struct{}) {
+	if !n.config.Reload.OnChange {
+		return
+	}
+	n.files.Run(ctx, func() {
+		select {
+		case reload <- struct{}{}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// reloadChanged is a reload that nobody has asked for: who is half done with a change gets a line in the log for it. What
+// has been revoked is refused all the same.
+func (n *node) reloadChanged() {
+	n.log.Info("files have changed, reloading")
+	if n.reloadAndTell() {
+		return
+	}
+	if err := n.Deny(); err != nil {
+		n.log.Error("revocations cannot be read", "error", err)
+	}
+}
+
+// reloadable are the fields of the configuration that a reload puts into effect.
+func reloadable() []string {
+	return []string{"Limits", "Permits", "Telemetry", "Legacy", "Auth", "Roles", "ACL", "Encrypt"}
+}
+
+// warnOfRestart says which changes of the configuration have no effect yet.
+func (n *node) warnOfRestart(cfg *config) {
+	// Those of [agent] that are part of the policy.
+	before, now := *n.config, *cfg
+	before.Agent.MaxAge, before.Agent.Rate, before.Agent.Burst = now.Agent.MaxAge, now.Agent.Rate, now.Agent.Burst
+	var waiting []string
+	old := reflect.ValueOf(before)
+	for field, value := range reflect.ValueOf(now).Fields() {
+		if field.IsExported() && !slices.Contains(reloadable(), field.Name) && !reflect.DeepEqual(old.FieldByIndex(field.Index).Interface(), value.Interface()) {
+			waiting = append(waiting, field.Tag.Get("toml"))
+		}
+	}
+	if len(waiting) > 0 {
+		n.log.Warn("a change takes effect with the next start only", "of", strings.Join(waiting, ", "))
+	}
+}
