@@ -11,23 +11,30 @@ import (
 )
 
 type policyCmd struct {
-	Explain policyExplainCmd `cmd:"" help:"Say whether a client may publish or subscribe, and which rule decides. Exit code 0 is yes, 1 is no."`
+	Explain policyExplainCmd `cmd:"" help:"Say whether a client may publish, subscribe, or command an output, and which rule decides. Exit code 0 is yes, 1 is no."`
 }
 
 type policyExplainCmd struct {
 	dirFlag
-	As       string `help:"Name of the client; without it, a client that has none." placeholder:"NAME"`
+	As       string `help:"Name of the client or the signer; without it, a client that has none, or who does not sign." placeholder:"NAME"`
 	ClientID string `name:"client-id" short:"i" help:"Its MQTT client id, where the ACL file says %%c." placeholder:"ID"`
 	QoS      byte   `name:"qos" short:"q" help:"Quality of service." enum:"0,1,2" default:"0"`
 	Retain   bool   `short:"r" help:"Publish a retained message."`
-	Action   string `arg:"" help:"pub or sub." enum:"pub,sub"`
-	Topic    string `arg:"" help:"Topic; for sub also a filter, such as a/# or $share/group/a/#."`
+	Action   string `arg:"" help:"pub, sub or command." enum:"pub,sub,command"`
+	Topic    string `arg:"" help:"Topic; for sub also a filter, such as a/# or $share/group/a/#; for command the output's name."`
+	What     string `arg:"" optional:"" help:"For command: an action, such as on or pulse, or a command in JSON."`
 }
 
 // Run decides as the broker would under the configuration as it is now.
 func (c *policyExplainCmd) Run(std streams, k *kong.Kong) error {
 	if c.As != "" && !pki.ValidName(c.As) {
 		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.As)
+	}
+	if (c.Action == "command") != (c.What != "") {
+		return usageError(errNoAction)
+	}
+	if c.Action == "command" {
+		return c.runCommand(std, k)
 	}
 	err := checkFilter(c.Topic)
 	if c.Action == "pub" && strings.ContainsAny(c.Topic, "+#") {
@@ -54,6 +61,25 @@ func (c *policyExplainCmd) Run(std streams, k *kong.Kong) error {
 		return err
 	}
 	if decision.Reason != "" {
+		k.Exit(exitFailed)
+	}
+	return nil
+}
+
+func (c *policyExplainCmd) runCommand(std streams, k *kong.Kong) error {
+	l := c.layout()
+	cfg, err := readConfig(l.config)
+	if err != nil {
+		return err
+	}
+	text, allowed, err := c.explainCommand(cfg, l.signers)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(std.out, text); err != nil {
+		return err
+	}
+	if !allowed {
 		k.Exit(exitFailed)
 	}
 	return nil
