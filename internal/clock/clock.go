@@ -5,6 +5,9 @@
 // A time below the floor is never believed, whatever anyone says. The floor is
 // the time of the build or the last trusted time kept in a file, whichever is
 // later, and follows the clock while that is trusted.
+//
+// A clock that cannot be believed may be told the time by somebody who is: see
+// [Clock.Tell]. The system's clock is never set.
 package clock
 
 import (
@@ -61,6 +64,7 @@ type Clock struct {
 
 	mu    sync.Mutex
 	floor time.Time
+	told  *told // nil: nobody has
 
 	asking sync.Mutex // apart from mu, because asking may take a second
 	asked  time.Time
@@ -87,14 +91,23 @@ func New(c Config) (*Clock, error) {
 	return &Clock{config: c, floor: later(c.BuildTime, kept)}, nil
 }
 
-// Now is the wall clock as it is, trusted or not.
-func (c *Clock) Now() time.Time { return c.config.Now() }
+// Now is the wall clock as it is, trusted or not; or, while that is not to be
+// believed, the time that the clock was told.
+func (c *Clock) Now() time.Time {
+	now := c.config.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told != nil {
+		return c.told.at(now)
+	}
+	return now
+}
 
-// FloorNow is the wall clock, but never below the floor: the time by which
+// FloorNow is [Clock.Now], but never below the floor: the time by which
 // certificates are judged, so that a machine booting in the past can connect.
-func (c *Clock) FloorNow() time.Time { return later(c.config.Now(), c.currentFloor()) }
+func (c *Clock) FloorNow() time.Time { return later(c.Now(), c.currentFloor()) }
 
-// Trusted reports whether the wall clock can be believed now. The floor is
+// Trusted reports whether [Clock.Now] can be believed. The floor is
 // judged on every call, the system's answer is at most about a second old: the
 // call that asks anew takes as long as [Config.Synchronized].
 func (c *Clock) Trusted() bool {
@@ -105,10 +118,25 @@ func (c *Clock) Trusted() bool {
 // trusted returns a time with its judgement.
 func (c *Clock) trusted() (time.Time, bool) {
 	now := c.config.Now()
-	if c.config.Trust == Never || now.Before(c.currentFloor()) {
-		return now, false
+	believed := c.believes(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case believed:
+		c.told = nil // it has done its work
+		return now, true
+	case c.told != nil:
+		return c.told.at(now), true
 	}
-	return now, c.config.Trust == Always || c.synchronized(now)
+	return now, false
+}
+
+// believes judges the wall clock.
+func (c *Clock) believes(now time.Time) bool {
+	if c.config.Trust == Never || now.Before(c.currentFloor()) {
+		return false
+	}
+	return c.config.Trust == Always || c.synchronized(now)
 }
 
 // synchronized is the system's answer. While one caller asks, the others wait
