@@ -76,6 +76,12 @@ type Config struct {
 	OwnBroker bool
 	// OnBroker is told when the broker can be heard, and when not; may be nil. It must not block.
 	OnBroker func(up bool)
+	// ServeTime answers those who ask this node for the time, on [TimeRequestTopic], while its clock is trusted.
+	ServeTime bool
+	// TimeFrom names the signer in the policy, a node that serves the time, who is asked for it when TellTime wants to be
+	// told. Without it TellTime is not used.
+	TimeFrom string
+	TellTime TimeTaker
 	// QueueLength is how many messages of one topic may be under way, 4096 if zero. At most 4 MiB of them are, anyhow.
 	QueueLength int
 }

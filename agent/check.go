@@ -19,6 +19,8 @@ func (cfg *Config) check() error {
 		return errors.New("the node needs a key and a sequence to seal with")
 	case cfg.Replay == nil:
 		return errors.New("the node needs a replay database")
+	case cfg.TimeFrom != "" && cfg.TellTime == nil:
+		return errors.New("there is somebody to ask for the time, and no clock to be told it")
 	case cfg.Clock == nil:
 		return errors.New("the node needs a clock")
 	}

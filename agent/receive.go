@@ -12,6 +12,10 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 	if a.stopping.Load() {
 		return // not acknowledged: the broker delivers it to the next run
 	}
+	if a.receiveTime(m) {
+		ack()
+		return
+	}
 	r, l := a.routeOf(m.Topic)
 	if r == nil {
 		ack() // a subscription of a former configuration that the broker remembers

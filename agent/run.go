@@ -34,6 +34,7 @@ type Agent struct {
 	policy   atomic.Pointer[policy]
 	started  atomic.Bool
 	stopping atomic.Bool
+	time     *timekeeping
 	tracer   atomic.Pointer[Tracer] // waits for its message
 	ready    chan struct{}
 
@@ -83,6 +84,7 @@ func New(cfg Config) (*Agent, error) {
 
 		reportNumbers: stock{from: cfg.Sequence},
 	}
+	a.time = a.newTimekeeping()
 	a.verifier.length = cfg.QueueLength
 	a.verifier.work.L = &a.verifier.mu
 	var err error
@@ -123,6 +125,7 @@ func (a *Agent) clientConfig() mqtt.Config {
 	if a.cfg.OwnBroker {
 		subs = append(subs, mqtt.Subscription{Filter: a.loopback.topic, QoS: 1})
 	}
+	subs = append(subs, a.time.subscriptions()...)
 	return mqtt.Config{
 		Dial:          a.cfg.Dial,
 		ClientID:      a.cfg.ClientID,
@@ -132,7 +135,7 @@ func (a *Agent) clientConfig() mqtt.Config {
 		Subscriptions: subs,
 		MaxPayload:    signing.MaxSealedBytes,
 		OnMessage:     a.receive,
-		OnUp:          func() { a.cfg.OnBroker(true); a.announce() },
+		OnUp:          func() { a.cfg.OnBroker(true); a.announce(); a.time.connected() },
 		OnDown:        func(error) { a.cfg.OnBroker(false) },
 		Log:           a.cfg.Log,
 	}
@@ -189,10 +192,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.New("the agent has run already")
 	}
 	stop := a.start()
+	timeCtx, stopTime := context.WithCancel(ctx)
+	defer stopTime()
+	var clocks sync.WaitGroup
+	clocks.Go(func() { a.keepTime(timeCtx) })
 	connected, err := a.connect(ctx)
 	if connected {
 		<-ctx.Done()
 	}
+	stopTime()
+	clocks.Wait()
 	stop()
 	a.goodbye(ctx, connected)
 	return err

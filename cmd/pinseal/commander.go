@@ -38,6 +38,8 @@ type commander struct {
 	open       []*question   // in the order of asking
 	nonce      string        // the node's challenge, once it was asked for
 	challenged chan struct{} // closed when there is one
+
+	clock nodeTime
 }
 
 // question is a sealed message that waits for the node's answer.
@@ -49,6 +51,8 @@ type question struct {
 	echoed  bool // answered by an echo, which may have been that of the same text asked later
 	arrived bool // at the broker
 	resent  bool
+	sealed  time.Time
+	off     time.Duration // of our clock, as far as it was known then
 	answer  chan agent.Verdict
 }
 
@@ -110,6 +114,10 @@ func (s *commander) Close() error { return errors.Join(s.mqtt.Close(), s.numbers
 func (s *commander) hear(m mqtt.Message, ack func()) {
 	defer ack()
 	if s.hearEcho(m) {
+		return
+	}
+	if m.Topic == agent.TimeTopic(s.client.Node) {
+		s.hearTime(m)
 		return
 	}
 	said, err := s.said(m)
@@ -195,21 +203,20 @@ func (s *commander) hearEcho(m mqtt.Message) bool {
 }
 
 // seal makes the next message of this key.
-func (s *commander) seal(topic string, message []byte) (raw []byte, seq uint64, err error) {
+func (s *commander) seal(topic string, message []byte, at time.Time) (raw []byte, seq uint64, err error) {
 	s.mu.Lock()
 	nonce := s.nonce
 	s.mu.Unlock()
-	now := time.Now()
-	if seq, err = s.numbers.Next(now); err != nil {
+	if seq, err = s.numbers.Next(at); err != nil {
 		return nil, 0, err
 	}
-	raw, err = s.secrets.seal(s.key, signing.Claims{Topic: topic, IssuedAt: now, Sequence: seq, Message: message, Nonce: nonce})
+	raw, err = s.secrets.seal(s.key, signing.Claims{Topic: topic, IssuedAt: at, Sequence: seq, Message: message, Nonce: nonce})
 	return raw, seq, err
 }
 
 // Command seals m's payload, publishes it and waits for the answer.
 func (s *commander) Command(ctx context.Context, m mqtt.Message) (agent.Verdict, error) {
-	q, err := s.send(m, false)
+	q, err := s.send(m, false, s.clock.now())
 	if err != nil {
 		return agent.Verdict{}, err
 	}
@@ -217,18 +224,31 @@ func (s *commander) Command(ctx context.Context, m mqtt.Message) (agent.Verdict,
 }
 
 // follow waits for the answer to a question. A node that does not trust its clock wants its challenge in
-// the command: it is fetched, and the command sealed once more.
+// the command, one that finds ours wrong may tell the time: it is fetched, and the command sealed once more.
 func (s *commander) follow(ctx context.Context, q *question) (agent.Verdict, error) {
 	verdict, err := s.await(ctx, q)
-	if err != nil || verdict.Reason != signing.ReasonClockUnsynchronised {
+	if err != nil {
 		return verdict, err
 	}
-	if err := s.fetchChallenge(ctx); err != nil {
-		return verdict, err
+	at := q.sealed
+	switch verdict.Reason {
+	case signing.ReasonClockUnsynchronised:
+		if err := s.fetchChallenge(ctx); err != nil {
+			return verdict, err
+		}
+	case signing.ReasonStale, signing.ReasonFuture:
+		off, told := s.fetchTime(ctx)
+		// A message that is too old by a right clock, too, is not made younger.
+		if wrong := off - q.off; !told || wrong.Abs() < clockTolerance {
+			return verdict, nil
+		}
+		at = at.Add(off - q.off)
+	default:
+		return verdict, nil
 	}
 	m := q.message
 	m.Payload = q.text
-	if q, err = s.send(m, q.patient); err != nil {
+	if q, err = s.send(m, q.patient, at); err != nil {
 		return verdict, err
 	}
 	return s.await(ctx, q)
@@ -244,12 +264,12 @@ func (s *commander) followEchoes(ctx context.Context, topic string) error {
 }
 
 // send seals m's payload and hands it over to be published, in the order of the calls.
-func (s *commander) send(m mqtt.Message, patient bool) (*question, error) {
-	raw, seq, err := s.seal(m.Topic, m.Payload)
+func (s *commander) send(m mqtt.Message, patient bool, at time.Time) (*question, error) {
+	raw, seq, err := s.seal(m.Topic, m.Payload, at)
 	if err != nil {
 		return nil, err
 	}
-	q := &question{message: m, text: m.Payload, seq: seq, patient: patient, answer: make(chan agent.Verdict, 1)}
+	q := &question{message: m, text: m.Payload, seq: seq, patient: patient, sealed: at, off: s.clock.off(), answer: make(chan agent.Verdict, 1)}
 	q.message.Payload = raw
 	s.mu.Lock()
 	s.open = append(s.open, q)

@@ -55,6 +55,8 @@ type gpioConfig struct {
 
 type clockConfig struct {
 	Trust clockTrust `toml:"trust"`
+	Serve bool       `toml:"serve"` // tell others the time
+	From  name       `toml:"from"`  // the node to ask for the time
 }
 
 // tlsConfig names the broker's certificate and the node's keys; unset ones are those that init made.

@@ -47,6 +47,12 @@ func (c *config) check(data []byte) error {
 	if c.Node == "" {
 		return at(data, place{key: "node"}, `node is missing; write node = "NAME" at the top`)
 	}
+	if c.Clock.From != "" && c.Clock.Trust == "never" {
+		return at(data, place{table: "clock", key: "from"}, `with trust = "never" no time is trusted, whoever tells it`)
+	}
+	if c.Clock.From == c.Node {
+		return at(data, place{table: "clock", key: "from"}, "the node cannot tell itself the time")
+	}
 	if c.Agent.Broker != "" && len(c.Listeners) > 0 {
 		return at(data, place{table: "agent", key: "broker"}, "an agent with a broker elsewhere has no listener of its own: remove either")
 	}

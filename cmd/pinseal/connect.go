@@ -15,6 +15,7 @@ import (
 	"pinseal/internal/mqtt"
 	"pinseal/pki"
 	"pinseal/signing"
+	"pinseal/systemd"
 )
 
 // connectFlags say which broker to reach and who one is; a bundle answers all of it.
@@ -164,6 +165,8 @@ func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
 	}
 	if c.Insecure {
 		ignoreHostName(tlsConfig)
+	} else {
+		pki.DoubtClock(tlsConfig, func() bool { return !systemd.ClockSynchronized() })
 	}
 	return dialTLS(net.JoinHostPort(host, strconv.Itoa(int(port))), tlsConfig), nil
 }

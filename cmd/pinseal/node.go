@@ -198,7 +198,8 @@ func (n *node) openAgent() error {
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.agent, err = agent.New(agent.Config{
 		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
-		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue), Log: n.log.With("part", "agent"),
+		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue),
+		ServeTime: n.config.Clock.Serve, TimeFrom: string(n.config.Clock.From), TellTime: n.clock, Log: n.log.With("part", "agent"),
 	})
 	return err
 }
@@ -216,6 +217,7 @@ func (n *node) dialer() (func(context.Context) (net.Conn, error), error) {
 	if err != nil {
 		return nil, explainTLS(err)
 	}
+	pki.DoubtClock(tlsConfig, func() bool { return !n.clock.Trusted() })
 	return dialTLS(address, tlsConfig), nil
 }
 

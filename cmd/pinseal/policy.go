@@ -17,6 +17,17 @@ import (
 // node's own topics are the node's alone, and a command is never retained.
 func (c *config) brokerPolicy() (*broker.Policy, error) {
 	p := &broker.Policy{Reserved: ownTopics(string(c.Node)), Denied: c.deniedNames()}
+	if c.Clock.Serve {
+		line, _ := locate(c.source.data, place{table: "clock", key: "serve"})
+		p.Rules = append(p.Rules, broker.Rule{
+			Identity: "*", Publish: []string{agent.TimeRequestTopic(string(c.Node))}, Subscribe: []string{agent.TimeTopic(string(c.Node))},
+			Source: fmt.Sprintf("%s:%d: [clock] serve", c.source.path, line),
+		})
+		p.NoRetain = append(p.NoRetain, agent.TimeRequestTopic(string(c.Node)))
+	}
+	if c.Clock.From != "" {
+		p.Reserved = append(p.Reserved, agent.TimeRequestTopic(string(c.Clock.From)))
+	}
 	if path := c.Auth.ACLFile; path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -75,7 +86,7 @@ func (c *config) brokerRules(i int) []broker.Rule {
 func ownTopics(node string) []string {
 	return []string{
 		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
-		agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
+		agent.TimeTopic(node), agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
 	}
 }
 

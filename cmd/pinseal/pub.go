@@ -232,7 +232,7 @@ func (p *publisher) unanswered(ctx context.Context, source func() ([]byte, error
 		if err != nil {
 			return errors.Join(pipe.drain(ctx), unlessEOF(err))
 		}
-		raw, _, err := p.commander.seal(p.Topic, messageJSON(text))
+		raw, _, err := p.commander.seal(p.Topic, messageJSON(text), p.commander.clock.now())
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func (s *stream) waiting() int {
 
 // send publishes one line and follows it in the background.
 func (s *stream) send(ctx context.Context, text []byte) error {
-	q, err := s.commander.send(s.message(messageJSON(text)), true)
+	q, err := s.commander.send(s.message(messageJSON(text)), true, s.commander.clock.now())
 	if err != nil {
 		return err
 	}
