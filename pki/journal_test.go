@@ -84,6 +84,7 @@ func TestNewJournal(t *testing.T) {
 func TestEveryByteOfAJournal(t *testing.T) {
 	t.Parallel()
 	text := read(t, newJournal(t))
+	text = text[:bytes.LastIndexByte(text[:len(text)-1], '\n')+1] // two entries will do
 	lastLine := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
 	head, err := pki.ParseJournal(text)
 	if err != nil {

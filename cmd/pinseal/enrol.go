@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -51,7 +49,7 @@ func (n *node) openEnrolment() error {
 		return err
 	}
 	n.servers = append(n.servers, server)
-	e.tls = sendAlong(server.OptionalConfig(), func() []*x509.Certificate { return e.authority.Load().Anchors })
+	e.tls = server.OptionalConfig()
 	if e.server, err = n.newEnrolServer(e, server); err != nil {
 		return err
 	}
@@ -103,27 +101,6 @@ func (n *node) reloadEnrolment() error {
 }
 
 func (e *enrolment) run(ctx context.Context) error { return e.server.Run(ctx, e.socket, e.tls) }
-
-// sendAlong adds certificates to the chain that a server shows: who knows the authority by its fingerprint only finds it there.
-func sendAlong(config *tls.Config, more func() []*x509.Certificate) *tls.Config {
-	inner := config.GetConfigForClient
-	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		current, err := inner(hello)
-		if err != nil {
-			return nil, err
-		}
-		current = current.Clone()
-		own := current.Certificates[0]
-		own.Certificate = slices.Clone(own.Certificate)
-		for _, cert := range more() {
-			own.Certificate = append(own.Certificate, cert.Raw)
-		}
-		current.Certificates = []tls.Certificate{own}
-		current.NextProtos = []string{"http/1.1"}
-		return current, nil
-	}
-	return config
-}
 
 // mqttPort is that of the first listener that devices could use.
 func (n *node) mqttPort() uint16 {

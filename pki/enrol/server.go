@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,9 +119,8 @@ func NewServer(c Config) (*Server, error) {
 }
 
 // Run serves the listener until the context ends; it closes the listener. The
-// TLS configuration must verify client certificates if they are given, and
-// should send the authority's certificate along with the server's, which
-// [Invitation.Join] looks for.
+// TLS configuration must have GetConfigForClient, and verify client certificates
+// if they are given.
 func (s *Server) Run(ctx context.Context, listener net.Listener, config *tls.Config) error {
 	limits := s.cfg.Limits
 	server := &http.Server{
@@ -142,11 +142,34 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, config *tls.Con
 		stopped <- nil
 	})
 	defer stop()
-	err := server.Serve(tls.NewListener(limitListener(listener, limits.MaxConnections, limits.MaxConnectionsPerAddress), config))
+	err := server.Serve(tls.NewListener(limitListener(listener, limits.MaxConnections, limits.MaxConnectionsPerAddress), s.withAnchors(config)))
 	if errors.Is(err, http.ErrServerClosed) {
 		return <-stopped
 	}
 	return fmt.Errorf("serving enrolment: %w", err)
+}
+
+// withAnchors adds the authority's certificate to the chain that the server
+// shows: who knows it by its fingerprint only, looks for it there.
+func (s *Server) withAnchors(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	inner := config.GetConfigForClient
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		current, err := inner(hello)
+		if err != nil {
+			return nil, err
+		}
+		current = current.Clone()
+		own := current.Certificates[0]
+		own.Certificate = slices.Clone(own.Certificate)
+		for _, cert := range s.cfg.Authority().Anchors {
+			own.Certificate = append(own.Certificate, cert.Raw)
+		}
+		current.Certificates = []tls.Certificate{own}
+		current.NextProtos = []string{"http/1.1"}
+		return current, nil
+	}
+	return config
 }
 
 // Handler returns what answers, for a TLS server that verifies client
