@@ -16,10 +16,13 @@ import (
 )
 
 type gpioCmd struct {
-	List  gpioListCmd  `cmd:"" help:"List the lines and who uses them."`
-	Set   gpioSetCmd   `cmd:"" help:"Drive a line for as long as the command runs."`
-	Watch gpioWatchCmd `cmd:"" help:"Print every edge of some lines."`
-	Exit  gpioExitCmd  `cmd:"" name:"exit-levels" hidden:"" help:"Drive every output of the configuration to its exit level."`
+	List    gpioListCmd    `cmd:"" help:"List the lines and who uses them."`
+	Set     gpioSetCmd     `cmd:"" help:"Drive a line for as long as the command runs."`
+	Pulse   gpioPulseCmd   `cmd:"" help:"Have a line on for a time."`
+	Blink   gpioBlinkCmd   `cmd:"" help:"Have a line blink."`
+	Watch   gpioWatchCmd   `cmd:"" help:"Print every edge of some lines."`
+	Monitor gpioMonitorCmd `cmd:"" help:"Tell how often some lines change, and how briefly."`
+	Exit    gpioExitCmd    `cmd:"" name:"exit-levels" hidden:"" help:"Drive every output of the configuration to its exit level."`
 }
 
 // chipFlag is --chip of the commands that work on lines without a node.
