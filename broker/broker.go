@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type Broker struct {
 	retained  retained
 	keeper    keeper
 	journal   journal
+	system    system
+	version   string
 	buffers   sync.Pool
 	wsBuffers sync.Pool // of what is being written to a WebSocket
 	rates     publishRates
@@ -57,6 +60,7 @@ func New(cfg Config) (*Broker, error) {
 		hold:      cfg.Hold,
 		log:       cfg.Log,
 		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
+		version:   cfg.Version,
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},
 		ready:     make(chan struct{}),
@@ -65,6 +69,7 @@ func New(cfg Config) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
+	b.system.interval = cmp.Or(cfg.SystemInterval, systemInterval)
 	b.policy.Store(p)
 	b.limits.Store(new(cfg.Limits.withDefaults()))
 	b.journal.init()
@@ -94,9 +99,6 @@ func check(cfg Config) error {
 	return nil
 }
 
-// sysInterval is how often $SYS topics are published, in seconds; each time stops the world for a moment.
-const sysInterval = 10
-
 func newServer() *mqtt.Server {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
@@ -114,7 +116,8 @@ func newServer() *mqtt.Server {
 		// conn has buffers of its own in both directions.
 		ClientNetReadBufferSize:  64,
 		ClientNetWriteBufferSize: 1,
-		SysTopicResendInterval:   sysInterval,
+		// Its $SYS topics reach nobody, and each time it stops the world for a moment.
+		SysTopicResendInterval: math.MaxInt32,
 		// mochi logs whole packets.
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -131,6 +134,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("starting the broker: %w", err)
 	}
+	b.publishSystem(time.Now())
 	var helpers sync.WaitGroup
 	for i := range b.listeners {
 		helpers.Go(func() { b.accept(ctx, &b.listeners[i], cancel) })
@@ -158,7 +162,7 @@ func (b *Broker) tick(ctx context.Context) {
 			b.expire(now)
 			b.endLogins(now)
 			b.conns.forgetConnects(now)
-			b.countForMochi()
+			b.publishSystem(now)
 		}
 	}
 }

@@ -22,6 +22,10 @@ type Config struct {
 	// Hold, unless nil, keeps the listeners from accepting until it is closed, while Dial works: whoever connects earlier
 	// waits, and is not acknowledged messages that nobody hears yet.
 	Hold <-chan struct{}
+	// Version is what the broker calls itself in $SYS/broker/version.
+	Version string
+	// SystemInterval is how often the $SYS topics are brought up to date; 0 is every 10 seconds, as mosquitto does.
+	SystemInterval time.Duration
 	// Log gets connects, refusals and denials, never a payload. nil discards.
 	Log *slog.Logger
 }

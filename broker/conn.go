@@ -74,6 +74,7 @@ func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
 // Read is called by one goroutine of mochi.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.in.Read(p)
+	c.broker.journal.traffic.bytesIn.Add(uint64(n)) //nolint:gosec // not negative
 	if err != nil {
 		c.readFailed(err)
 	}

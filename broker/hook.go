@@ -24,7 +24,7 @@ func (h *hook) ID() string { return "pinseal" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case mqtt.OnPacketRead, mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished,
-		mqtt.OnPacketEncode, mqtt.OnSysInfoTick:
+		mqtt.OnPacketEncode:
 		return true
 	}
 	return false
@@ -191,6 +191,7 @@ func done() packets.Packet {
 // OnPacketRead sees every packet of a client before mochi acts on it. Sessions and messages are handled here.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
+	h.broker.journal.traffic.packetsIn.Add(1)
 	if pk.FixedHeader.Type == packets.Connect {
 		return h.readConnect(c, cl, pk)
 	}

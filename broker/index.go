@@ -20,6 +20,7 @@ type index struct {
 	mu      sync.RWMutex
 	filters tree[subscribers]
 	count   int
+	shared  int // of them
 }
 
 // subscribers are the subscriptions to one filter.
@@ -67,6 +68,7 @@ func (x *index) add(s *session, sub *subscription) {
 	}
 	if at.groups[name].add(s, sub) {
 		x.count++
+		x.shared++
 	}
 }
 
@@ -98,6 +100,7 @@ func (x *index) remove(s *session, written string) {
 	} else if g := at.groups[name]; g != nil {
 		if g.remove(s) {
 			x.count--
+			x.shared--
 		}
 		if len(g.members) == 0 {
 			delete(at.groups, name)
@@ -214,4 +217,10 @@ func (x *index) len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.count
+}
+
+func (x *index) lenShared() int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.shared
 }

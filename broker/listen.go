@@ -62,6 +62,7 @@ func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
 
 // admit starts serving a connection if the caps allow it.
 func (b *Broker) admit(raw net.Conn, l *Listener) {
+	b.journal.traffic.sockets.Add(1)
 	c := newConn(b, raw, l, addressOf(raw))
 	reason := b.conns.add(c)
 	if reason == "" {

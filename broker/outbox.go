@@ -58,6 +58,7 @@ func (c *conn) write(p []byte) error {
 		o.buf = c.broker.buffer()
 	}
 	o.buf = append(o.buf, p...)
+	c.broker.journal.traffic.packetsOut.Add(1)
 	c.startFlushing()
 	return nil
 }
@@ -119,6 +120,7 @@ func (c *conn) send(p []byte) error {
 			return err
 		}
 		n, err := c.Conn.Write(p[:min(len(p), writeChunk)])
+		c.broker.journal.traffic.bytesOut.Add(uint64(n)) //nolint:gosec // not negative
 		if err != nil {
 			return err
 		}
@@ -196,7 +198,10 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 		return tooLarge
 	}
 	o.messages++
-	c.broker.journal.delivered.Add(1)
+	j := &c.broker.journal
+	j.delivered.Add(1)
+	j.traffic.packetsOut.Add(1)
+	j.traffic.payloadOut.Add(uint64(len(d.message.payload)))
 	c.startFlushing()
 	return outboxTook
 }

@@ -285,7 +285,7 @@ func TestLogIsBoundedAndHasNoPayload(t *testing.T) {
 }
 
 // systemTopics is the number of $SYS topics, which are retained.
-func (s *site) systemTopics() int { return 20 }
+func (s *site) systemTopics() int { return 53 }
 
 func TestRetainedWhereAllowed(t *testing.T) {
 	s := start(t, nil)

@@ -49,6 +49,7 @@ func (b *Broker) publish(m *message) (p publication, refused Reason) {
 func (h *hook) readPublish(c *conn, s *session, pk *packets.Packet) {
 	b := h.broker
 	b.journal.published.Add(1)
+	b.journal.traffic.payloadIn.Add(uint64(len(pk.Payload)))
 	b.throttle(c, len(pk.TopicName)+len(pk.Payload))
 	h.waitForNode(c, pk.TopicName)
 	b.watchPublish(c, pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain)

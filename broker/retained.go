@@ -111,6 +111,13 @@ func (r *retained) forget(b *Broker, over func(*message) bool) {
 	}
 }
 
+// size is how many messages there are, and the bytes of those that limits count.
+func (r *retained) size() (messages, bytes int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.count, r.limitedBytes
+}
+
 func (r *retained) len() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

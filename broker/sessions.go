@@ -214,6 +214,7 @@ func (b *Broker) expireSessions(now time.Time) {
 	for _, s := range t.all {
 		if !s.since.IsZero() && now.After(s.until) {
 			due = append(due, dueWill{s, b.forget(s)})
+			b.journal.traffic.expired.Add(1)
 		}
 	}
 	t.mu.Unlock()

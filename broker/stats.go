@@ -80,6 +80,7 @@ type journal struct {
 	connected counter
 	published atomic.Uint64
 	delivered atomic.Uint64
+	traffic   traffic
 }
 
 type counter struct {

@@ -175,9 +175,10 @@ func (n *node) openBroker() (err error) {
 	if err != nil {
 		return err
 	}
+	version, _ := buildVersion()
 	n.broker, err = broker.New(broker.Config{
 		Node: string(n.config.Node), Listeners: listeners, Policy: policy,
-		Limits: n.config.Limits.limits(), Hold: n.heard, Log: n.log.With("part", "broker"),
+		Version: "pinseal version " + version, Limits: n.config.Limits.limits(), Hold: n.heard, Log: n.log.With("part", "broker"),
 	})
 	return err
 }
