@@ -38,6 +38,10 @@ type conn struct {
 	gone     chan struct{}               // closed when mochi is done with it
 	closing  chan struct{}               // closed by Close and after a failed write
 
+	hello   atomic.Pointer[hello] // set when its CONNECT is read
+	since   time.Time             // when it was let in; this and goodbye are of the goroutine that reads
+	goodbye bool                  // it has said DISCONNECT
+
 	clientID  string // set by OnConnect, as is the will
 	will      *will
 	maxPacket uint32 // the largest packet the client takes, 0 for any

@@ -107,6 +107,7 @@ func (h *hook) judgeConnect(c *conn, pk packets.Packet) *refusal {
 	}
 	if c.clientID = id; id == "" {
 		c.clientID = h.assignedID(c)
+		c.noteAssigned(c.clientID)
 	}
 	if c.will != nil {
 		m := c.will.message
@@ -221,6 +222,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 
 // readDisconnect notes that a client goes in peace: then there is no will (section 3.14.4).
 func (h *hook) readDisconnect(c *conn, s *session, cl *mqtt.Client, pk *packets.Packet) {
+	c.goodbye = true
 	pk.ReasonCode = c.in.DisconnectReason() // mochi overlooks it where no properties follow
 	fromNothing := cl.Properties.Props.SessionExpiryInterval == 0 && pk.Properties.SessionExpiryInterval > 0
 	if pk.ReasonCode == packets.CodeDisconnect.Code && !fromNothing { // mochi refuses that
@@ -229,6 +231,7 @@ func (h *hook) readDisconnect(c *conn, s *session, cl *mqtt.Client, pk *packets.
 }
 
 func (h *hook) readConnect(c *conn, cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c.noteHello(&pk)
 	if c.in.Version() < version5 && !pk.Connect.Clean && pk.Connect.ClientIdentifier == "" {
 		// MQTT 3.1.1 section 3.1.3.1; mochi answers with a code that 3.1.1 does not have.
 		c.end(ReasonClientID, "missing")

@@ -99,6 +99,7 @@ func (b *Broker) release(c *conn) {
 	cl := c.client.Load()
 	keep := b.keepFor(cl)
 	s.detach(keep)
+	b.disconnected(c, cl.ID)
 	b.server.Clients.Delete(cl.ID)
 	due := b.leave(c, s, keep)
 	for _, w := range due {

@@ -78,6 +78,7 @@ type Stats struct {
 type journal struct {
 	counters  map[Reason]*counter // filled by init, then only read
 	connected counter
+	departed  counter
 	published atomic.Uint64
 	delivered atomic.Uint64
 	traffic   traffic
@@ -100,6 +101,7 @@ func (j *journal) init() {
 		j.counters[r] = &counter{lines: rate.NewLimiter(linesPerSecond, lineBurst)}
 	}
 	j.connected.lines = rate.NewLimiter(linesPerSecond, lineBurst)
+	j.departed.lines = rate.NewLimiter(linesPerSecond, lineBurst)
 }
 
 // count counts, and reports whether a line may be written and how many were not since the last one.
@@ -163,22 +165,6 @@ func (b *Broker) throttled(c *conn) {
 func (b *Broker) acceptFailed(l *Listener, err error) {
 	b.log.LogAttrs(context.Background(), slog.LevelError, "accepting a connection, will try again",
 		slog.String("listener", l.Name), slog.Any("error", err))
-}
-
-func (b *Broker) connected(c *conn, id string) {
-	if write, suppressed := b.journal.connected.count(); write {
-		b.log.LogAttrs(context.Background(), slog.LevelInfo, "client connected",
-			slog.String("session", id), c.attrs(), unlogged(suppressed))
-	}
-}
-
-func (c *conn) attrs() slog.Attr {
-	listener := "memory"
-	if c.listener != nil {
-		listener = c.listener.Name
-	}
-	return slog.Group("client", slog.String("identity", c.identity()), slog.String("listener", listener),
-		slog.String("address", c.raw.RemoteAddr().String()))
 }
 
 // Stats returns the counters.
