@@ -98,6 +98,7 @@ bench: debian-packages ## measure beside the stack that is replaced (3 minutes; 
 proof: ## try what must never happen, and count (20 minutes)
 	@go run ./internal/proof
 	@go run ./internal/powercut
+	@PINSEAL_BROKER_KILLS=50 go test -count=1 -v -run TestKilledUnderAStream ./broker
 	@PINSEAL_ABUSE=full go test -count=1 -run Abuse ./broker
 	@go -C internal/wycheproof run .
 

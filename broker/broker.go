@@ -63,6 +63,7 @@ func New(cfg Config) (*Broker, error) {
 		version:   cfg.Version,
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},
+		keeper:    keeper{config: cfg.Persistence},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 	}
@@ -131,8 +132,11 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if err := b.openStore(); err != nil {
+		return err
+	}
 	if err := b.server.Serve(); err != nil {
-		return fmt.Errorf("starting the broker: %w", err)
+		return errors.Join(fmt.Errorf("starting the broker: %w", err), b.keeper.close())
 	}
 	b.publishSystem(time.Now())
 	var helpers sync.WaitGroup
@@ -147,7 +151,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 		err = cause
 	}
-	return errors.Join(err, b.shutDown(&helpers))
+	return errors.Join(err, b.shutDown(&helpers), b.keeper.close())
 }
 
 // tick does what has to be done once in a while.

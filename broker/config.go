@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 )
 
@@ -26,8 +27,21 @@ type Config struct {
 	Version string
 	// SystemInterval is how often the $SYS topics are brought up to date; 0 is every 10 seconds, as mosquitto does.
 	SystemInterval time.Duration
+	// Persistence says what survives a restart.
+	Persistence Persistence
 	// Log gets connects, refusals and denials, never a payload. nil discards.
 	Log *slog.Logger
+}
+
+// Persistence is how retained messages, sessions, their subscriptions and their messages survive a restart.
+type Persistence struct {
+	// Path is the file for it; without one, nothing survives. A file that is damaged is moved to Path.damaged.
+	Path string
+	// Interval is how often the file is written. 0 writes what a client is to be told before it is told: no
+	// acknowledgement is sent for what is not on disk. With an Interval, a crash loses what came within it.
+	Interval time.Duration
+	// OpenFile is os.OpenFile where it is nil; tests of broken disks replace it.
+	OpenFile func(name string, flag int, perm os.FileMode) (*os.File, error)
 }
 
 // Listener is one way in from the network.
@@ -82,9 +96,9 @@ type Limits struct {
 	MaxStoredSessions int
 	// MaxSubscriptions bounds the subscriptions of a session, MaxFilters those of one SUBSCRIBE or UNSUBSCRIBE.
 	MaxSubscriptions, MaxFilters int
-	// MaxTopicBytes and MaxTopicLevels bound topic names and filters ($share/<group>/ counts).
+	// MaxTopicBytes and MaxTopicLevels bound topic names and filters ($share/<group>/ counts); the bytes are at most 16384.
 	MaxTopicBytes, MaxTopicLevels int
-	// MaxClientIDBytes bounds client identifiers.
+	// MaxClientIDBytes bounds client identifiers; it is at most 8192.
 	MaxClientIDBytes int
 	// MaxUserProperties bounds the user properties of one packet.
 	MaxUserProperties int
@@ -142,6 +156,9 @@ func DefaultLimits() Limits {
 // maxKeepAlive is where one and a half times the seconds still fit mochi's 16 bits.
 const maxKeepAlive = 12 * time.Hour
 
+// Both together fit into a key of the store.
+const maxTopicBytes, maxClientIDBytes = 16 << 10, 8 << 10
+
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
 	for _, f := range []struct {
@@ -189,6 +206,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	l.MaxKeepAlive = min(max(l.MaxKeepAlive, time.Second), maxKeepAlive)
+	l.MaxTopicBytes, l.MaxClientIDBytes = min(l.MaxTopicBytes, maxTopicBytes), min(l.MaxClientIDBytes, maxClientIDBytes)
 	return l
 }
 

@@ -13,8 +13,7 @@
 //   - Who a client is comes from its TLS certificate or, where a listener takes them, from a password or a token. Sessions
 //     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
-//
-// What the package deliberately does not do yet: sessions that survive a restart.
+//   - What is acknowledged is on disk before (Config.Persistence), where a session or a retained message is to survive.
 //
 // # WebSockets
 //

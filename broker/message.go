@@ -7,7 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// message is a published message. It is immutable; all sessions it waits for share it.
+// message is a published message. It is immutable but for kept; all sessions it waits for share it.
 type message struct {
 	topic      string
 	payload    []byte
@@ -16,6 +16,7 @@ type message struct {
 	properties []byte // the MQTT 5 properties that are passed on unaltered, encoded
 	expires    int64  // the Unix second from which on it is delivered no more, 0 for never
 	origin     string // the session it came from, "" for none
+	kept       kept   // of the keeper
 	own        bool   // it is the node's or the broker's own: retained it is not stored, and no limit counts it
 }
 

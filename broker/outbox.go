@@ -209,8 +209,7 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 // answer sends a packet once what it needs is on disk, and after all answers before it. If that fails, refused says what
 // to send instead; it may be nil where a later try will do.
 func (c *conn) answer(packet []byte, need mark, refused func() []byte) {
-	keeper := &c.broker.keeper
-	if keeper.durable(need) && c.answerNow(packet) {
+	if need == 0 && c.answerNow(packet) {
 		return
 	}
 	a := &heldAnswer{packet: packet}

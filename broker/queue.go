@@ -25,10 +25,11 @@ type queue struct {
 	lastID      uint16
 	lastNumber  uint64
 	length      int
-	bytes       int // of messages
-	expiring    int // messages that expire
-	underway    int // sent on this connection and not acknowledged
-	window      int // how many may be
+	bytes       int    // of messages
+	expiring    int    // messages that expire
+	underway    int    // sent on this connection and not acknowledged
+	lastSent    uint64 // the highest number that was ever sent
+	window      int    // how many may be
 }
 
 // push appends a new delivery and gives it its identifier and number. There must be an identifier left.
@@ -101,6 +102,7 @@ func (q *queue) remove(d *delivery) {
 func (q *queue) sent(d *delivery) {
 	d.sent, d.underway = true, true
 	q.underway++
+	q.lastSent = max(q.lastSent, d.number)
 	q.unsent = d.next
 }
 

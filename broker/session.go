@@ -17,11 +17,12 @@ type session struct {
 	connected          atomic.Bool
 
 	mu       sync.Mutex
-	room     sync.Cond // something was taken out of the queue, or the connection has gone
-	conn     *conn     // nil while the client is away
-	kept     bool      // it is stored
-	version  byte      // of the last connection
-	keep     time.Duration
+	room     sync.Cond     // something was taken out of the queue, or the connection has gone
+	conn     *conn         // nil while the client is away
+	kept     bool          // it is stored
+	version  byte          // of the last connection
+	keep     time.Duration // after the client has gone
+	away     time.Time     // when it went; zero while it is there
 	filters  map[string]*subscription
 	received map[uint16]struct{} // QoS 2 identifiers of the client's that were not released yet
 	queue    queue
@@ -61,6 +62,13 @@ func (s *session) grants() *grants {
 
 func (s *session) mayReceive(topic string) bool { return s.grants().mayReceive(topic) }
 
+// keepRecord stores what there is to know of the session beside its subscriptions and messages. s.mu is held.
+func (s *session) keepRecord() {
+	if s.kept {
+		s.broker.keeper.putSession(s)
+	}
+}
+
 // attrs names the session in the log.
 func (s *session) attrs() slog.Attr {
 	s.mu.Lock()
@@ -77,10 +85,11 @@ func (s *session) attrs() slog.Attr {
 func (s *session) attach(c *conn, version byte, window uint16, keep time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn, s.version, s.keep = c, version, keep
+	s.conn, s.version, s.keep, s.away = c, version, keep, time.Time{}
 	s.queue.rewind(window)
 	s.connected.Store(true)
-	s.store()
+	s.kept = s.kept || keep > 0 && s.broker.keeper.stores()
+	s.keepRecord()
 	s.pump()
 }
 
@@ -88,10 +97,10 @@ func (s *session) attach(c *conn, version byte, window uint16, keep time.Duratio
 func (s *session) detach(keep time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn, s.keep = nil, keep
+	s.conn, s.keep, s.away = nil, keep, time.Now()
 	s.connected.Store(false)
 	s.room.Broadcast()
-	s.store()
+	s.keepRecord()
 }
 
 // deliver sends a message to the client, or queues it: at QoS 1 and 2, and only there, a message waits for a client that
@@ -204,7 +213,7 @@ func (s *session) pumpWhenDurable(need mark) {
 		return
 	}
 	s.awaiting = true
-	s.broker.keeper.after(need, func(error) {
+	go s.broker.keeper.after(need, func(error) { // it may call at once, and s.mu is held
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.awaiting = false

@@ -69,6 +69,9 @@ func (s *session) takeWill() *will {
 	defer s.mu.Unlock()
 	w := s.will
 	s.will = nil
+	if w != nil {
+		s.keepRecord()
+	}
 	return w
 }
 
@@ -237,16 +240,14 @@ func (b *Broker) forget(s *session) *will {
 func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.kept {
+		s.broker.keeper.deleteSession(s)
+	}
 	for filter := range s.filters {
 		s.broker.index.remove(s, filter)
 	}
 	clear(s.filters)
-	for d := s.queue.first; d != nil; d = d.next {
-		s.broker.keeper.letGo(d.message)
-	}
-	if s.kept {
-		s.broker.keeper.deleteSession(s)
-	}
+	clear(s.received)
 	s.kept = false
 	s.queue = queue{byID: map[uint16]*delivery{}}
 }

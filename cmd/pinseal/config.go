@@ -39,6 +39,8 @@ type config struct {
 	ACL       []aclRule        `toml:"acl"`
 	Encrypt   []encryptRule    `toml:"encrypt"`
 
+	Persistence persistenceConfig `toml:"persistence"`
+
 	source source
 	denied *pki.DenyList // nil denies nobody
 }

@@ -71,6 +71,9 @@ func (c *config) check(data []byte) error {
 	if err := c.Monitor.check(data); err != nil {
 		return err
 	}
+	if err := c.Persistence.check(data); err != nil {
+		return err
+	}
 	if err := c.checkOutputs(data); err != nil {
 		return err
 	}

@@ -134,6 +134,8 @@ func TestParseConfig(t *testing.T) {
 		{"hash", "node = \"a\"\n[[legacy]]\nhash = \"md5\"", `3:8: "md5" is none of sha1, sha256`},
 		{"filter", "node = \"a\"\n[[acl]]\nidentity = \"*\"\npublish = [\"a\", \"a/#/b\"]", `4:1: "a/#/b" is not a topic filter`},
 		{"acl for nobody", "node = \"a\"\n[[acl]]\npublish = []", `2:3: an acl rule needs an identity`},
+		{"durability", "node = \"a\"\n[persistence]\ndurability = \"often\"", `3:14: "often" is none of sync, interval, none`},
+		{"interval without need", "node = \"a\"\n[persistence]\ninterval = \"5s\"", `3:12: an interval is for durability = "interval"`},
 		{"negative limit", "node = \"a\"\n[limits]\nmax_connections = -1", `3:19: `},
 		{"negative rate", "node = \"a\"\n[agent]\nrate = -1.0", `3:8: `},
 	} {

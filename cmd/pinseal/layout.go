@@ -11,7 +11,7 @@ import (
 type layout struct {
 	config  string // pinseal.toml
 	signers string // public signing keys
-	state   string // pki/, keys/, bundles/, state.db, state.log
+	state   string // pki/, keys/, bundles/, state.db, state.log, broker.db
 	run     string // control socket, simulated lines
 }
 
@@ -47,6 +47,7 @@ func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sig
 func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
 func (l layout) stateLog() string   { return replay.LogPath(l.stateDB()) }
 func (l layout) outputs() string    { return filepath.Join(l.state, "outputs") }
+func (l layout) brokerDB() string   { return filepath.Join(l.state, "broker.db") }
 func (l layout) clockFloor() string { return filepath.Join(l.state, "clock") }
 func (l layout) bundles() string    { return filepath.Join(l.state, "bundles") }
 func (l layout) lines() string      { return filepath.Join(l.run, "lines") }

@@ -178,7 +178,8 @@ func (n *node) openBroker() (err error) {
 	version, _ := buildVersion()
 	n.broker, err = broker.New(broker.Config{
 		Node: string(n.config.Node), Listeners: listeners, Policy: policy,
-		Version: "pinseal version " + version, Limits: n.config.Limits.limits(), Hold: n.heard, Log: n.log.With("part", "broker"),
+		Version: "pinseal version " + version, Limits: n.config.Limits.limits(),
+		Persistence: n.config.Persistence.persistence(n.layout.brokerDB()), Hold: n.heard, Log: n.log.With("part", "broker"),
 	})
 	return err
 }

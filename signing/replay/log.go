@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"pinseal/internal/boltfile"
 )
 
 // The layout of the log: see the package comment.
@@ -147,7 +149,7 @@ func readLog(path string, l logState, records map[recordKey]*entries, openFile o
 	if err != nil {
 		return err
 	}
-	err = settle(f)
+	err = boltfile.Settle(f)
 	if err == nil {
 		err = checkLogSize(f, l.pages)
 	}
@@ -194,7 +196,7 @@ func openLog(path string, id logID, pages uint32, openFile openFunc) (*logFile, 
 		err = l.fill()
 	}
 	if err == nil {
-		err = settle(f)
+		err = boltfile.Settle(f)
 	}
 	if err != nil {
 		return nil, also(err, f.Close())

@@ -1,4 +1,4 @@
-package replay
+package boltfile
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 // end the process. bbolt writes in the byte order of the machine, and all
 // machines that this runs on are little-endian.
 const (
-	pageSize      = 4096
 	pageHeader    = 16 // id uint64, flags uint16, count uint16, overflow uint32
 	elementHeader = 16 // both kinds of page
 
@@ -46,8 +45,8 @@ type checker struct {
 	seen  map[uint64]bool
 }
 
-// checkFile refuses with ErrDamaged what bbolt could not work on safely.
-func checkFile(f *os.File) error {
+// Check refuses with ErrDamaged what bbolt could not work on safely.
+func Check(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -59,7 +58,7 @@ func checkFile(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if held := uint64(info.Size()) / pageSize; meta.pages > held { //nolint:gosec // a size is not negative
+	if held := uint64(info.Size()) / PageSize; meta.pages > held { //nolint:gosec // a size is not negative
 		return fmt.Errorf("%w: %d of %d pages are missing", ErrDamaged, meta.pages-held, meta.pages)
 	}
 	c := &checker{r: f, pages: meta.pages, seen: map[uint64]bool{}}
@@ -70,13 +69,13 @@ func checkFile(f *os.File) error {
 func newestMeta(f *os.File) (best boltMeta, err error) {
 	valid := false
 	for id := range int64(2) {
-		page := make([]byte, pageSize)
-		if _, err := f.ReadAt(page, id*pageSize); errors.Is(err, io.EOF) {
+		page := make([]byte, PageSize)
+		if _, err := f.ReadAt(page, id*PageSize); errors.Is(err, io.EOF) {
 			return best, fmt.Errorf("%w: the file is truncated", ErrDamaged)
 		} else if err != nil {
-			return best, withoutPath(err)
+			return best, WithoutPath(err)
 		}
-		if m, ok := parseMeta(page); ok && m.pageSize != pageSize {
+		if m, ok := parseMeta(page); ok && m.pageSize != PageSize {
 			return best, fmt.Errorf("%w: written by another program", ErrDamaged)
 		} else if ok && (!valid || m.txid > best.txid) {
 			best, valid = m, true
@@ -109,15 +108,15 @@ func parseMeta(page []byte) (boltMeta, bool) {
 // on disk; the next commit would then overwrite pages that the disk still needs.
 func rewriteMeta(f *os.File) error {
 	for id := range int64(2) {
-		page := make([]byte, pageSize)
-		if _, err := f.ReadAt(page, id*pageSize); err != nil {
-			return withoutPath(err)
+		page := make([]byte, PageSize)
+		if _, err := f.ReadAt(page, id*PageSize); err != nil {
+			return WithoutPath(err)
 		}
-		if _, err := f.WriteAt(page, id*pageSize); err != nil {
-			return withoutPath(err)
+		if _, err := f.WriteAt(page, id*PageSize); err != nil {
+			return WithoutPath(err)
 		}
 		if err := f.Sync(); err != nil {
-			return withoutPath(err)
+			return WithoutPath(err)
 		}
 	}
 	return nil
@@ -130,9 +129,9 @@ func (c *checker) page(id uint64, keys span, depth int) error {
 	if id < 2 || id >= c.pages || depth > maxDepth {
 		return c.damaged(id, "is out of place")
 	}
-	page := make([]byte, pageSize)
-	if _, err := c.r.ReadAt(page, int64(id)*pageSize); err != nil { //nolint:gosec // below the size of a file
-		return withoutPath(err)
+	page := make([]byte, PageSize)
+	if _, err := c.r.ReadAt(page, int64(id)*PageSize); err != nil { //nolint:gosec // below the size of a file
+		return WithoutPath(err)
 	}
 	last := id + uint64(binary.LittleEndian.Uint32(page[12:]))
 	if binary.LittleEndian.Uint64(page) != id || last >= c.pages {
@@ -145,9 +144,9 @@ func (c *checker) page(id uint64, keys span, depth int) error {
 		c.seen[i] = true
 	}
 	if last > id {
-		page = make([]byte, (last-id+1)*pageSize)
-		if _, err := c.r.ReadAt(page, int64(id)*pageSize); err != nil { //nolint:gosec // below the size of a file
-			return withoutPath(err)
+		page = make([]byte, (last-id+1)*PageSize)
+		if _, err := c.r.ReadAt(page, int64(id)*PageSize); err != nil { //nolint:gosec // below the size of a file
+			return WithoutPath(err)
 		}
 	}
 	return c.elements(id, page, keys, depth)

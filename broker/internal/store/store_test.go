@@ -1,0 +1,341 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pinseal/broker/internal/store"
+)
+
+func buckets() []string { return []string{"a", "b"} }
+
+func open(tb testing.TB, change func(*store.Config)) (*store.Store, string) {
+	tb.Helper()
+	cfg := store.Config{Path: filepath.Join(tb.TempDir(), "x.db"), Buckets: buckets(), Sync: true}
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := store.Open(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s, cfg.Path
+}
+
+func closeStore(tb testing.TB, s *store.Store) {
+	tb.Helper()
+	if err := s.Close(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// wait returns what After says.
+func wait(s *store.Store, m store.Mark) error {
+	told := make(chan error, 1)
+	s.After(m, func(err error) { told <- err })
+	return <-told
+}
+
+// content is all that a file holds, "bucket key=value" in a line each.
+func content(path string) (string, error) {
+	s, err := store.Open(store.Config{Path: path, Buckets: buckets(), Sync: true})
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for _, bucket := range buckets() {
+		err = errors.Join(err, s.Read(bucket, func(key string, value []byte) error {
+			fmt.Fprintf(&all, "%s %s=%s\n", bucket, key, value)
+			return nil
+		}))
+	}
+	return all.String(), errors.Join(err, s.Close())
+}
+
+func wantContent(tb testing.TB, path, want string) {
+	tb.Helper()
+	if got, err := content(path); got != want || err != nil {
+		tb.Errorf("the file holds %q, %v, want %q", got, err, want)
+	}
+}
+
+func TestKeepsWhatWasPut(t *testing.T) {
+	s, path := open(t, nil)
+	s.Put("a", "1", []byte("one"), false)
+	s.Put("b", "1", []byte(""), true)
+	s.Put("a", "2", []byte("two"), false)
+	m := s.Put("a", "1", []byte("uno"), false)
+	if s.Durable(m) {
+		t.Error("it is on disk before anyone waits")
+	}
+	if err := wait(s, m); err != nil || !s.Durable(m) || s.Latest() != m {
+		t.Errorf("waiting: %v, durable %v", err, s.Durable(m))
+	}
+	s.Delete("a", "2")
+	closeStore(t, s) // writes what nobody waits for
+	wantContent(t, path, "a 1=uno\nb 1=\n")
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// What was on disk before anyone was told is there after a crash: the file as it is at that moment.
+func TestDurableMeansOnDisk(t *testing.T) {
+	s, path := open(t, nil)
+	defer closeStore(t, s)
+	for n := range 50 {
+		if err := wait(s, s.Put("a", fmt.Sprintf("%02d", n), []byte("v"), true)); err != nil {
+			t.Fatal(err)
+		}
+		crashed := filepath.Join(t.TempDir(), "x.db")
+		data, err := os.ReadFile(path)
+		if err := errors.Join(err, os.WriteFile(crashed, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := content(crashed); err != nil || strings.Count(got, "\n") != n+1 {
+			t.Fatalf("after %d: %q, %v", n+1, got, err)
+		}
+	}
+}
+
+func TestManyShareCommits(t *testing.T) {
+	s, path := open(t, nil)
+	var wg sync.WaitGroup
+	for g := range 20 {
+		wg.Go(func() {
+			for n := range 20 {
+				if err := wait(s, s.Put("a", fmt.Sprintf("%02d %02d", g, n), []byte("v"), true)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if m := s.Latest(); m > 300 {
+		t.Errorf("400 changes took %d commits", m)
+	}
+	closeStore(t, s)
+	if got, err := content(path); err != nil || strings.Count(got, "\n") != 400 {
+		t.Errorf("%d of 400 are there, %v", strings.Count(got, "\n"), err)
+	}
+}
+
+func TestFreshAndGoneIsNotWritten(t *testing.T) {
+	s, path := open(t, nil)
+	before := read(t, path)
+	for n := range 10 {
+		s.Put("a", fmt.Sprint(n), []byte("v"), true)
+		s.Delete("a", fmt.Sprint(n))
+	}
+	if err := wait(s, s.Latest()); err != nil {
+		t.Error(err)
+	}
+	closeStore(t, s)
+	if !bytes.Equal(before, read(t, path)) {
+		t.Error("the file was written to")
+	}
+}
+
+// An hour in which nothing changes costs no byte; a change that nobody waits for is written after the delay.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, path := open(t, nil)
+		before := read(t, path)
+		time.Sleep(time.Hour)
+		if !bytes.Equal(before, read(t, path)) {
+			t.Error("the file was written to")
+		}
+		s.Put("a", "1", []byte("v"), true)
+		time.Sleep(store.DefaultDelay - time.Millisecond)
+		synctest.Wait()
+		if !bytes.Equal(before, read(t, path)) {
+			t.Error("the file was written to before the delay was over")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		written := read(t, path)
+		if bytes.Equal(before, written) {
+			t.Error("the file was not written to")
+		}
+		time.Sleep(time.Hour)
+		if !bytes.Equal(written, read(t, path)) {
+			t.Error("it was written to again")
+		}
+		closeStore(t, s)
+	})
+}
+
+func TestWithoutSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, path := open(t, func(c *store.Config) { c.Sync, c.Delay = false, time.Minute })
+		before := read(t, path)
+		m := s.Put("a", "1", []byte("v"), true)
+		if err := wait(s, m); err != nil || !s.Durable(m) {
+			t.Errorf("somebody has to wait: %v", err)
+		}
+		time.Sleep(59 * time.Second)
+		synctest.Wait()
+		if !bytes.Equal(before, read(t, path)) {
+			t.Error("it was written before its time")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if bytes.Equal(before, read(t, path)) {
+			t.Error("it was not written")
+		}
+		closeStore(t, s)
+	})
+}
+
+func read(tb testing.TB, path string) []byte {
+	tb.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+// disk opens files and can be full.
+type disk struct {
+	mu   sync.Mutex
+	file *os.File // opened last
+	full bool
+}
+
+func (d *disk) open(name string, flag int, perm os.FileMode) (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.full {
+		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
+	}
+	f, err := os.OpenFile(name, flag, perm)
+	d.file = f
+	return f, err
+}
+
+func (d *disk) set(t *testing.T, full bool) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.full = full; !full {
+		return
+	}
+	f, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = syscall.Dup3(int(f.Fd()), int(d.file.Fd()), syscall.O_CLOEXEC)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Those who wait are told. What stays noted is written when there is room again, and what was taken back is not.
+func TestFullDisk(t *testing.T) {
+	d := &disk{}
+	failed := make(chan error, 10)
+	s, path := open(t, func(c *store.Config) {
+		c.OpenFile = d.open
+		c.Failed = func(err error) { failed <- err }
+	})
+	if err := wait(s, s.Put("a", "before", []byte("v"), true)); err != nil {
+		t.Fatal(err)
+	}
+	d.set(t, true)
+	for _, key := range []string{"kept", "taken back"} {
+		m := s.Put("a", key, []byte("v"), true)
+		if err := wait(s, m); !errors.Is(err, syscall.ENOSPC) || s.Durable(m) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	s.Delete("a", "taken back")
+	if err := <-failed; !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Failed was told %v", err)
+	}
+	d.set(t, false)
+	if err := <-failed; err != nil { // without anyone who asks
+		t.Errorf("Failed was told %v", err)
+	}
+	if err := wait(s, s.Put("a", "after", []byte("v"), true)); err != nil {
+		t.Error(err)
+	}
+	closeStore(t, s)
+	wantContent(t, path, "a after=v\na before=v\na kept=v\n")
+}
+
+func TestCloseTellsWhatIsLost(t *testing.T) {
+	d := &disk{}
+	s, path := open(t, func(c *store.Config) { c.OpenFile = d.open })
+	d.set(t, true)
+	s.Put("a", "lost", []byte("v"), true)
+	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Close: %v", err)
+	}
+	wantContent(t, path, "")
+}
+
+func TestInUse(t *testing.T) {
+	s, path := open(t, nil)
+	defer closeStore(t, s)
+	if _, err := content(path); !errors.Is(err, store.ErrInUse) || !strings.Contains(err.Error(), path) {
+		t.Errorf("opened twice: %v", err)
+	}
+}
+
+// Whatever byte is wrong, the file is refused, or it holds what it held.
+func TestDamage(t *testing.T) {
+	s, path := open(t, nil)
+	for n := range 100 {
+		s.Put("ab"[n%2:n%2+1], fmt.Sprintf("key %03d", n), bytes.Repeat([]byte{byte('a' + n%26)}, 100), false)
+	}
+	closeStore(t, s)
+	good := read(t, path)
+	want, err := content(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	try := func(what string, data []byte) {
+		t.Helper()
+		damaged := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(damaged, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := content(damaged)
+		switch {
+		case errors.Is(err, store.ErrDamaged) && strings.Contains(err.Error(), damaged):
+			refused++
+		case err != nil && !strings.Contains(err.Error(), "format version"):
+			t.Errorf("%s: %v", what, err)
+		case err == nil && got != want:
+			// bbolt goes back to the state before where a meta page is torn.
+			if got != "" {
+				t.Errorf("%s: it holds something else", what)
+			}
+		}
+	}
+	for range 400 {
+		at := rand.IntN(len(good))
+		bad := bytes.Clone(good)
+		bad[at] ^= 1 << rand.IntN(8)
+		try(fmt.Sprintf("byte %d of %d", at, len(good)), bad)
+	}
+	for cut := 0; cut < len(good); cut += 1000 {
+		try(fmt.Sprintf("cut at %d", cut), good[:cut])
+	}
+	try("something else", bytes.Repeat([]byte("x"), 10000))
+	if refused < 50 {
+		t.Errorf("%d were refused", refused)
+	}
+}
