@@ -9,12 +9,12 @@ import (
 	"pinseal/broker"
 )
 
-// systemOf listens to all $SYS topics until there is one that only comes when all others have come once.
-func (c *client) systemOf(tb testing.TB, last func(map[string]string) bool) map[string]string {
+// systemOf listens to $SYS until there were so many topics.
+func (c *client) systemOf(tb testing.TB, topics int) map[string]string {
 	tb.Helper()
 	c.subscribe(tb, "$SYS/#", 0)
 	seen := map[string]string{}
-	for !last(seen) {
+	for len(seen) < topics {
 		m := c.receive(tb)
 		seen[m.topic] = m.payload
 	}
@@ -28,9 +28,8 @@ func TestSystemTopicsAreMosquittos(t *testing.T) {
 		c.Policy.Rules[0].Subscribe = append(c.Policy.Rules[0].Subscribe, "$SYS/#")
 	})
 	m := startMosquitto(t, "sys_interval 1")
-	complete := func(seen map[string]string) bool { return len(seen) >= s.systemTopics() }
-	theirs := m.connect(t, "alice", "").systemOf(t, complete)
-	ours := s.connect(t, "alice", "").systemOf(t, complete)
+	theirs := m.connect(t, "alice", "").systemOf(t, s.systemTopics())
+	ours := s.connect(t, "alice", "").systemOf(t, s.systemTopics())
 	for topic := range theirs {
 		if _, ok := ours[topic]; !ok {
 			t.Errorf("%s is missing", topic)
@@ -65,29 +64,34 @@ func TestSystemTopics(t *testing.T) {
 		bob.want(t, "x", "12345678")
 	}
 	alice := s.connect(t, "alice", "")
-	got := alice.systemOf(t, func(seen map[string]string) bool {
-		return seen["$SYS/broker/publish/messages/received"] == "5" && seen["$SYS/broker/clients/connected"] == "2" &&
-			seen["$SYS/broker/subscriptions/count"] == "3" && seen["$SYS/broker/load/publish/received/1min"] > "0.00"
-	})
-	for topic, want := range map[string]string{
-		"publish/bytes/received": "40", "clients/total": "2", "clients/disconnected": "0", "clients/maximum": "2",
-		"shared_subscriptions/count": "1", "publish/messages/dropped": "0", "load/publish/dropped/15min": "0.00",
-	} {
-		if got["$SYS/broker/"+topic] != want {
-			t.Errorf("%s is %q, want %q", topic, got["$SYS/broker/"+topic], want)
-		}
-	}
-	for _, topic := range []string{"bytes/received", "bytes/sent", "messages/received", "messages/sent", "heap/current"} {
-		if n, err := strconv.Atoi(got["$SYS/broker/"+topic]); err != nil || n < 10 {
-			t.Errorf("%s is %q", topic, got["$SYS/broker/"+topic])
-		}
-	}
-	if up := got["$SYS/broker/uptime"]; !strings.HasSuffix(up, " seconds") {
-		t.Errorf("uptime %q", up)
+	alice.subscribe(t, "$SYS/#", 0)
+	seen := map[string]string{}
+	for !asExpected(seen) { // each is told when it has changed, in any order
+		m := alice.receive(t)
+		seen[strings.TrimPrefix(m.topic, "$SYS/broker/")] = m.payload
 	}
 	select {
 	case m := <-bob.messages:
 		t.Errorf("bob received %s", m.topic)
 	default:
 	}
+}
+
+// asExpected is what comes of five messages, and two clients with three subscriptions.
+func asExpected(seen map[string]string) bool {
+	for topic, want := range map[string]string{
+		"publish/messages/received": "5", "publish/bytes/received": "40", "publish/messages/dropped": "0",
+		"clients/connected": "2", "clients/total": "2", "clients/disconnected": "0", "clients/maximum": "2",
+		"subscriptions/count": "3", "shared_subscriptions/count": "1", "load/publish/dropped/15min": "0.00",
+	} {
+		if seen[topic] != want {
+			return false
+		}
+	}
+	for _, topic := range []string{"bytes/received", "bytes/sent", "messages/received", "messages/sent", "heap/current"} {
+		if n, err := strconv.Atoi(seen[topic]); err != nil || n < 10 {
+			return false
+		}
+	}
+	return seen["load/publish/received/1min"] > "0.00" && strings.HasSuffix(seen["uptime"], " seconds")
 }
