@@ -76,6 +76,8 @@ type Config struct {
 	OwnBroker bool
 	// OnBroker is told when the broker can be heard, and when not; may be nil. It must not block.
 	OnBroker func(up bool)
+	// Discovery may be nil.
+	Discovery *Discovery
 	// ServeTime answers those who ask this node for the time, on [TimeRequestTopic], while its clock is trusted.
 	ServeTime bool
 	// TimeFrom names the signer in the policy, a node that serves the time, who is asked for it when TellTime wants to be

@@ -24,7 +24,7 @@ func (cfg *Config) check() error {
 	case cfg.Clock == nil:
 		return errors.New("the node needs a clock")
 	}
-	return nil
+	return cfg.Discovery.check()
 }
 
 // validName is the rule for the names of identities, nodes and outputs.

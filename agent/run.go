@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
@@ -42,6 +44,7 @@ type Agent struct {
 
 	counters map[signing.Reason]*tally
 	unjudged *tally
+	asking   *rate.Limiter // of software that discovers devices
 	stats    struct{ telemetry, unjudged, unanswered atomic.Uint64 }
 
 	mu              sync.Mutex
@@ -81,6 +84,7 @@ func New(cfg Config) (*Agent, error) {
 		ready:     make(chan struct{}),
 		counters:  make(map[signing.Reason]*tally),
 		unjudged:  newTally(),
+		asking:    newAsking(),
 
 		reportNumbers: stock{from: cfg.Sequence},
 	}
@@ -122,6 +126,9 @@ func (a *Agent) clientConfig() mqtt.Config {
 	for topic := range a.routes {
 		subs = append(subs, mqtt.Subscription{Filter: topic, QoS: 1})
 	}
+	if d := a.cfg.Discovery; d != nil && d.Topic != "" {
+		subs = append(subs, mqtt.Subscription{Filter: d.Topic, QoS: 1})
+	}
 	if a.cfg.OwnBroker {
 		subs = append(subs, mqtt.Subscription{Filter: a.loopback.topic, QoS: 1})
 	}
@@ -155,13 +162,19 @@ func (a *Agent) availability(what string) *mqtt.Message {
 
 // announce publishes what stands on the broker about this node.
 func (a *Agent) announce() {
+	if err := a.announceChallenge(); err != nil {
+		a.cfg.Log.Error("cannot seal the challenge", "error", err)
+	}
+	a.show()
+}
+
+// show publishes what others show of this node.
+func (a *Agent) show() {
 	for _, o := range a.outputs {
 		a.publishShown(&o.state)
 		a.publishShown(&o.status)
 	}
-	if err := a.announceChallenge(); err != nil {
-		a.cfg.Log.Error("cannot seal the challenge", "error", err)
-	}
+	a.discoverable()
 	// Last: messages are confirmed in their order.
 	a.client.PublishAsync(*a.availability(Online), func(err error) {
 		if err == nil {

@@ -39,7 +39,9 @@ type config struct {
 	ACL       []aclRule        `toml:"acl"`
 	Encrypt   []encryptRule    `toml:"encrypt"`
 
-	Persistence persistenceConfig `toml:"persistence"`
+	Persistence   persistenceConfig   `toml:"persistence"`
+	HomeAssistant homeAssistantConfig `toml:"homeassistant"`
+	Entities      []entityConfig      `toml:"entity"`
 
 	source source
 	denied *pki.DenyList // nil denies nobody

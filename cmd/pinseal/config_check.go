@@ -162,6 +162,9 @@ func (c *config) checkRules(data []byte) error {
 	if err := c.checkEncrypt(data); err != nil {
 		return err
 	}
+	if err := c.checkHomeAssistant(data); err != nil {
+		return err
+	}
 	return c.checkACL(data)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,6 +28,8 @@ type deviceAddCmd struct {
 	Out    string   `help:"Make the device's keys here and write them to this folder, instead of letting it join." type:"path" placeholder:"FOLDER"`
 	Output []string `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
 	Host   string   `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
+
+	HomeAssistant bool `help:"It is Home Assistant: let it see the node, and command the outputs that have a plain_topic."`
 
 	openKey *encryption.PublicKey
 }
@@ -76,6 +79,9 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 	if err := tellNode(std, l, c.dirFlag); err != nil {
 		return err
 	}
+	if c.HomeAssistant {
+		return c.tellHomeAssistant(std, l, cfg)
+	}
 	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", filepath.Base(c.Out), c.Name)
 	return nil
 }
@@ -86,6 +92,12 @@ func (c *deviceAddCmd) check(l layout, cfg *config) error {
 	}
 	if exists(l.signer(c.Name)) {
 		return withHint(fmt.Errorf("a signer is named %s already", c.Name), "choose another name, or revoke it first: %s", c.command("signer revoke "+c.Name))
+	}
+	if c.HomeAssistant && c.Out == "" {
+		return usagef("Home Assistant cannot join by itself: --out FOLDER is for its certificate and key")
+	}
+	if c.HomeAssistant && !cfg.HomeAssistant.Enable {
+		return withHint(errors.New("nothing is announced to Home Assistant yet"), "write [homeassistant] and enable = true into %s, and restart the node", l.config)
 	}
 	for _, wanted := range c.Output {
 		if _, ok := cfg.output(wanted); !ok {
@@ -153,10 +165,13 @@ func (c *deviceAddCmd) clientConfig(l layout, cfg *config) (clientConfig, error)
 
 // permit appends the device's rights to the configuration, which keeps its comments that way.
 func (c *deviceAddCmd) permit(l layout, cfg *config) error {
-	if len(c.Output) == 0 {
+	if len(c.Output) == 0 && !c.HomeAssistant {
 		return nil
 	}
 	var added strings.Builder
+	if c.HomeAssistant {
+		added.WriteString(c.homeAssistantRule(cfg))
+	}
 	var topics []string
 	for _, o := range c.Output {
 		output, _ := cfg.output(o) // checked before
@@ -165,7 +180,9 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 			topics = append(topics, fmt.Sprintf("%q", topic))
 		}
 	}
-	fmt.Fprintf(&added, "\n[[acl]]\nidentity = %q\npublish = [%s]\n", c.Name, strings.Join(topics, ", "))
+	if len(topics) > 0 {
+		fmt.Fprintf(&added, "\n[[acl]]\nidentity = %q\npublish = [%s]\n", c.Name, strings.Join(topics, ", "))
+	}
 	text, err := os.ReadFile(l.config)
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)

@@ -197,9 +197,14 @@ func (n *node) openAgent() error {
 	if err != nil {
 		return err
 	}
+	discovery, err := n.discovery()
+	if err != nil {
+		return err
+	}
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.agent, err = agent.New(agent.Config{
-		Node: string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
+		Discovery: discovery,
+		Node:      string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
 		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue),
 		ServeTime: n.config.Clock.Serve, TimeFrom: string(n.config.Clock.From), TellTime: n.clock, Log: n.log.With("part", "agent"),
 	})

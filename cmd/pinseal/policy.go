@@ -87,6 +87,7 @@ func ownTopics(node string) []string {
 	return []string{
 		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
 		agent.TimeTopic(node), agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
+		"+/device/" + node + "/config", // of Home Assistant's discovery, whatever its prefix is or was
 	}
 }
 

@@ -73,6 +73,7 @@ func table() []row {
 		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
 		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"agent/sensor", nil, nil},
+		{"agent/homeassistant", nil, nil},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
 		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term, qr}},
 		{"internal/atomicfile", nil, nil},
