@@ -134,11 +134,7 @@ func (b bundle) writeJoined(invitation enrol.Invitation, joined *enrol.Joined, s
 	if err != nil {
 		return fmt.Errorf("writing client.toml: %w", err)
 	}
-	own, err := pki.MarshalKey(signKey)
-	if err != nil {
-		return err
-	}
-	key, err := signing.ParsePrivateKey(own)
+	key, err := signingKeyOf(signKey)
 	if err != nil {
 		return err
 	}
@@ -149,6 +145,15 @@ func (b bundle) writeJoined(invitation enrol.Invitation, joined *enrol.Joined, s
 		{filepath.Join(b.signers(), invitation.Name+".pem"), key.Public().PEM(), 0o644},
 		{filepath.Join(b.dir, "client.toml"), text, 0o644},
 	}.create()
+}
+
+// signingKeyOf is the key as package signing has it.
+func signingKeyOf(key crypto.Signer) (*signing.PrivateKey, error) {
+	text, err := pki.MarshalKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return signing.ParsePrivateKey(text)
 }
 
 // prove sends a sealed message and waits until the node has verified it.
@@ -171,6 +176,8 @@ func explainJoin(err error, invitation enrol.Invitation) error {
 		switch refused.Reason {
 		case enrol.ReasonRateLimited:
 			again = "wait a minute, then try again"
+		case enrol.ReasonClock:
+			again = "wait until it does: timedatectl on the node shows whether its clock is synchronised"
 		case enrol.ReasonFailed:
 			again = "the node's log says why"
 		case enrol.ReasonNotPermitted:

@@ -137,9 +137,11 @@ func (o outputConfig) commandTopics(node name) []topicName {
 }
 
 // mayBeCertified refuses names that were revoked, and to tokens those of signers: who signs for devices is not to pass for
-// the operator.
+// the operator. A certificate of a node that does not know the time yet could be over when it does.
 func (n *node) mayBeCertified(wanted string, byToken bool) error {
 	switch {
+	case n.config.Clock.Trust == "auto" && !n.clock.Trusted():
+		return &pki.RefusedError{Reason: enrol.ReasonClock, Err: errors.New("the node does not know the time yet")}
 	case n.current.Load().denies(wanted):
 		return notPermitted("%q was revoked", wanted)
 	case byToken && exists(n.layout.signer(wanted)):

@@ -37,6 +37,7 @@ type flashCmd struct {
 	Output   string   `help:"Name of the first output." default:"led"`
 	Topic    string   `help:"Topic that commands the first output." default:"ledStatus"`
 	Listen   string   `help:"Address of the broker." default:":8883" placeholder:"HOST:PORT"`
+	Enrol    string   `help:"Address where devices join, or off; default: :8443, off where the broker is for this machine alone." placeholder:"HOST:PORT"`
 	Host     []string `help:"One more name or address for the broker's certificate; may be repeated." placeholder:"NAME"`
 	Operator string   `help:"Name of the first operator." default:"operator"`
 	DryRun   bool     `help:"Only list every file, with mode and size." short:"n"`
@@ -185,7 +186,7 @@ func (c *flashCmd) arch(card *openedCard) (string, error) {
 func (c *flashCmd) plan(hostname string) (*plan, error) {
 	p := &plan{
 		layout: layoutUnder(""), node: orDefault(c.Node, hostname), chip: c.Chip, line: c.Line, output: c.Output, topic: c.Topic,
-		listen: c.Listen, operator: c.Operator,
+		listen: c.Listen, enrol: enrolAddress(c.Enrol, c.Listen), operator: c.Operator,
 		names: append([]string{localName(hostname), hostname, "localhost", "127.0.0.1", "::1"}, c.Host...),
 	}
 	return p, p.check(hostname)

@@ -85,7 +85,7 @@ func (c *initCmd) plan() (*plan, error) {
 	}
 	p := &plan{
 		layout: c.layout(), node: c.Node, chip: c.Chip, line: c.Line, output: c.Output, topic: c.Topic,
-		listen: c.Listen, enrol: c.enrol(), names: append(names, c.Host...), operator: c.Operator,
+		listen: c.Listen, enrol: enrolAddress(c.Enrol, c.Listen), names: append(names, c.Host...), operator: c.Operator,
 	}
 	if p.node == "" {
 		if p.node, err = nodeName(); err != nil {
@@ -99,13 +99,12 @@ func (c *initCmd) plan() (*plan, error) {
 	return p, p.check(hostName)
 }
 
-// enrol is where devices join: by default where they can reach the broker.
-func (c *initCmd) enrol() string {
-	switch {
-	case c.Enrol == "off", c.Enrol == "" && listenAddress(c.Listen).local():
+// enrolAddress is where devices join: by default wherever they can reach the broker.
+func enrolAddress(given, listen string) string {
+	if given == "off" || given == "" && listenAddress(listen).local() {
 		return ""
 	}
-	return orDefault(c.Enrol, defaultEnrol)
+	return orDefault(given, defaultEnrol)
 }
 
 // check refuses what cannot be, and decides under which name clients will reach the node, hostName being its machine's.

@@ -14,15 +14,16 @@ type Reason = pki.Reason
 
 // The reasons beside those of a signing request.
 const (
-	ReasonNoCode       Reason = "no-code"       // neither code, nor token, nor certificate
-	ReasonWrongCode    Reason = "wrong-code"    // not the one that this name was given, or it was given none
-	ReasonUsedCode     Reason = "used-code"     // it was used before
-	ReasonExpiredCode  Reason = "expired-code"  // it was right once
-	ReasonRateLimited  Reason = "rate-limited"  // too many wrong codes, or too many requests, from this address
-	ReasonWrongToken   Reason = "wrong-token"   // no operator has it
-	ReasonNotPermitted Reason = "not-permitted" // this name cannot be had this way
-	ReasonKnownKey     Reason = "known-key"     // the signing key is trusted already, or was revoked, or is the TLS key too
-	ReasonFailed       Reason = "failed"        // not the asker's fault
+	ReasonNoCode       Reason = "no-code"              // neither code, nor token, nor certificate
+	ReasonWrongCode    Reason = "wrong-code"           // not the one that this name was given, or it was given none
+	ReasonUsedCode     Reason = "used-code"            // it was used before
+	ReasonExpiredCode  Reason = "expired-code"         // it was right once
+	ReasonRateLimited  Reason = "rate-limited"         // too many wrong codes, or too many requests, from this address
+	ReasonWrongToken   Reason = "wrong-token"          // no operator has it
+	ReasonNotPermitted Reason = "not-permitted"        // this name cannot be had this way
+	ReasonKnownKey     Reason = "known-key"            // the signing key is trusted already, or was revoked, or is the TLS key too
+	ReasonClock        Reason = "clock-unsynchronised" // the node does not know from when to when
+	ReasonFailed       Reason = "failed"               // not the asker's fault
 )
 
 func refuse(reason Reason, format string, args ...any) error {
@@ -48,6 +49,8 @@ func status(reason Reason) int {
 		return http.StatusForbidden
 	case pki.ReasonOversized:
 		return http.StatusRequestEntityTooLarge
+	case ReasonClock:
+		return http.StatusServiceUnavailable
 	case ReasonFailed:
 		return http.StatusInternalServerError
 	default:
