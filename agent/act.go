@@ -106,7 +106,15 @@ func (a *Agent) publishShown(s *shown) {
 }
 
 func (a *Agent) sendShown(s *shown) {
-	m := mqtt.Message{Topic: s.topic, Payload: s.payload(), QoS: 1, Retained: true}
+	payload, err := a.veil(s.topic, s.payload())
+	if err != nil {
+		a.cfg.Log.Error("cannot encrypt what an output shows", "topic", s.topic, "error", err)
+		s.mu.Lock()
+		s.publishing = false
+		s.mu.Unlock()
+		return
+	}
+	m := mqtt.Message{Topic: s.topic, Payload: payload, QoS: 1, Retained: true}
 	a.client.PublishAsync(m, func(err error) {
 		s.mu.Lock()
 		again := s.changed && err == nil

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"pinseal/signing"
@@ -8,7 +9,8 @@ import (
 )
 
 // EncryptionRule has the messages on the topics that match Filter encrypted: one in the clear is refused, and what the
-// node itself seals for them it encrypts. For a topic that several rules match, the first counts. An output is encrypted
+// node itself seals for them it encrypts; states of outputs, which are plain otherwise, it seals and encrypts. Whether
+// the node is available is always plain: the broker says that. For a topic that several rules match, the first counts. An output is encrypted
 // on all its topics if it is on one.
 type EncryptionRule struct {
 	Filter string
@@ -102,6 +104,28 @@ func (j *job) openReading() error {
 		return cannotDecrypt()
 	}
 	return nil
+}
+
+// veil seals and encrypts what would be published plain, if the topic demands it.
+func (a *Agent) veil(topic string, payload []byte) ([]byte, error) {
+	if _, ok := a.policy.Load().encryptionOf(topic); !ok {
+		return payload, nil
+	}
+	now := a.cfg.Clock.Now()
+	number, err := a.reportNumbers.take(now)
+	if err != nil {
+		return nil, err
+	}
+	if !signing.ValidMessage(payload) { // a word
+		if payload, err = json.Marshal(string(payload)); err != nil {
+			return nil, err
+		}
+	}
+	c, err := a.encrypt(signing.Claims{Topic: topic, IssuedAt: now, Sequence: number, Message: payload})
+	if err != nil {
+		return nil, err
+	}
+	return signing.Seal(a.cfg.Key, c)
 }
 
 // encrypt makes the message of what the node is about to seal encrypted if its topic demands it.

@@ -265,3 +265,39 @@ func TestNodeEncryptsWhatItReports(t *testing.T) {
 		t.Errorf("in the clear: %s", m.Topic)
 	}
 }
+
+// TestStatesAreEncrypted: what an output shows is sealed and encrypted where a rule says so, from when it says so.
+func TestStatesAreEncrypted(t *testing.T) {
+	n, s := encryptedNode(t)
+	topic := agent.StateTopic(nodeName, "led")
+	n.retained(topic, "OFF")
+	policy := n.policy(t)
+	policy.Legacy = nil
+	policy.Encryption = []agent.EncryptionRule{{Filter: "pinseal/" + nodeName + "/#", To: []encryption.Recipient{s.operator.Public(), s.node.Public()}}}
+	policy.Keys = encryption.NewKeys([]*encryption.PrivateKey{s.node}, nil)
+	if err := n.agent.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	n.publish(ledTopic, n.encrypted("operator", ledTopic, `"on"`, s.node.Public()))
+	n.next() // the verdict, encrypted too
+	keys := encryption.NewKeys([]*encryption.PrivateKey{s.operator}, nil)
+	for _, shown := range []struct{ topic, want string }{{topic, `"ON"`}, {agent.StatusTopic(nodeName, "led"), `{"state":"ON","color_mode":"onoff","effect":"off"}`}} {
+		for {
+			m := n.retained(shown.topic, "")
+			if !bytes.HasPrefix(m.Payload, []byte("eyJ")) {
+				continue // from before
+			}
+			message := n.open(m)
+			value, err := keys.Decrypt(message.JSON(), encryption.BindingOf(message))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(value) == shown.want {
+				break
+			}
+		}
+	}
+	if n.retained(agent.AvailabilityTopic(nodeName), agent.Online); n.led.count() != 1 {
+		t.Errorf("switched %d times", n.led.count())
+	}
+}

@@ -303,6 +303,9 @@ func (a *Agent) SetPolicy(p *Policy) error {
 		return errors.Join(fmt.Errorf("changing the policy: %w", err), a.client.Unsubscribe(ctx, added...))
 	}
 	a.adopt(next)
+	if len(old.encryption)+len(next.encryption) > 0 {
+		a.show() // perhaps not as before
+	}
 	if err := a.client.Unsubscribe(ctx, without(old.filters(), next.filters())...); err != nil {
 		// Nothing is lost: messages on topics without a rule are left alone.
 		a.cfg.Log.Warn("cannot unsubscribe", "error", err)

@@ -25,6 +25,16 @@ func (r encryptRule) covers(topic string) bool {
 	return slices.ContainsFunc(r.Topics, func(f topicFilter) bool { return agent.Matches(string(f), topic) })
 }
 
+// encryptRule is the block that counts for a topic.
+func (c *config) encryptRule(topic string) (encryptRule, bool) {
+	for _, r := range c.Encrypt {
+		if r.covers(topic) {
+			return r, true
+		}
+	}
+	return encryptRule{}, false
+}
+
 func (c *config) checkEncrypt(data []byte) error {
 	for i, r := range c.Encrypt {
 		switch {

@@ -95,7 +95,7 @@ func (c *config) homeAssistant() homeassistant.Config {
 		Availability: agent.AvailabilityTopic(node),
 	}
 	for _, o := range c.Outputs {
-		if e := c.entity("output", o.Name); !e.Hide {
+		if e := c.entity("output", o.Name); !e.Hide && !c.encrypts(agent.StateTopic(node, string(o.Name))) {
 			h.Outputs = append(h.Outputs, c.outputEntity(o, e))
 		}
 	}
@@ -124,12 +124,13 @@ func (c *config) homeAssistant() homeassistant.Config {
 
 // verifiedTopic is where a measure is published in the clear, unless it is encrypted.
 func (c *config) verifiedTopic(measure string) (topic string, shown bool) {
-	for _, r := range c.Encrypt {
-		if r.covers("telemetry/" + measure) {
-			return "", r.Republish
-		}
-	}
-	return "verified/" + measure, true
+	rule, encrypted := c.encryptRule("telemetry/" + measure)
+	return "verified/" + measure, !encrypted || rule.Republish
+}
+
+func (c *config) encrypts(topic string) bool {
+	_, encrypted := c.encryptRule(topic)
+	return encrypted
 }
 
 func (e entityConfig) entity(name string) homeassistant.Entity {

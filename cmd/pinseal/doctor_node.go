@@ -64,6 +64,13 @@ func (n *nodeChecks) keys(context.Context) (string, error) {
 	if exists(n.layout.caKey()) {
 		paths = append(paths, n.layout.caKey())
 	}
+	secrets := n.layout.encryption()
+	if exists(secrets.own) {
+		paths = append(paths, secrets.own)
+	}
+	for _, shared := range secrets.sharedNames() {
+		paths = append(paths, secrets.sharedKey(shared))
+	}
 	for _, path := range paths {
 		if err := checkPrivate(path); err != nil {
 			return "", err

@@ -67,6 +67,9 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 
 func (c *pubCmd) checkFlags() error {
 	c.Topic = orDefault(c.Topic, c.TopicArg)
+	if c.Plain && len(c.EncryptTo) > 0 {
+		return usagef("--plain does not seal, and what is not sealed is not encrypted")
+	}
 	if c.Message == nil {
 		c.Message = c.MessageArg
 	}

@@ -60,6 +60,11 @@ func newBoard(node string, keyring *signing.Keyring, secrets *cryptor) *board {
 // take learns from a message. The line says what it was, "" if there is nothing to say. Nothing in it can move a cursor.
 func (b *board) take(m mqtt.Message, now time.Time) string {
 	own, isOwn := strings.CutPrefix(m.Topic, "pinseal/"+b.node+"/")
+	if isOwn && looksSealed(m.Payload) && !strings.HasPrefix(own, "verdict/") {
+		if m.Payload = b.unveil(m); m.Payload == nil {
+			return ""
+		}
+	}
 	switch {
 	case m.Topic == agent.AvailabilityTopic(b.node):
 		b.availability = printable(string(m.Payload))
@@ -76,6 +81,19 @@ func (b *board) take(m mqtt.Message, now time.Time) string {
 		return b.takeSealed(m, now)
 	}
 	return ""
+}
+
+// unveil opens what an output shows and the node has encrypted.
+func (b *board) unveil(m mqtt.Message) []byte {
+	sealed, who, err := signing.Open(m.Payload, m.Topic, b.keyring)
+	if err != nil || who.Name != b.node {
+		return nil
+	}
+	value, err := b.secrets.value(sealed)
+	if err != nil {
+		return nil
+	}
+	return []byte(plainText(value))
 }
 
 // put keeps a reading and words it.
