@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"os"
@@ -67,8 +68,8 @@ type newClient struct {
 	files   fileSet               // its bundle
 }
 
-// makeClient makes a client's keys and its certificate, and the files of its bundle in dir.
-func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, by string, now time.Time) (newClient, error) {
+// makeClient makes a client's keys and its certificate, and the files of its bundle in dir. A lifetime of 0 is the longest.
+func makeClient(dir string, client clientConfig, authority *pki.Authority, node *signing.PublicKey, by string, lifetime time.Duration, now time.Time) (newClient, error) {
 	tlsKey, err := pki.GenerateKey()
 	if err != nil {
 		return newClient{}, err
@@ -77,7 +78,7 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 	if err != nil {
 		return newClient{}, err
 	}
-	certificate, err := authority.IssueClient(string(client.Name), tlsKey.Public(), now)
+	certificate, err := issueClient(authority, string(client.Name), tlsKey, lifetime, now)
 	if err != nil {
 		return newClient{}, err
 	}
@@ -109,6 +110,26 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 		{b.encryption().publicKey(string(client.Name)), openKey.Public().PEM(), 0o644},
 		{filepath.Join(dir, "client.toml"), clientTOML, 0o644},
 	}}, nil
+}
+
+// issueClient certifies a key of ours the way those of devices are.
+func issueClient(authority *pki.Authority, name string, key crypto.Signer, lifetime time.Duration, now time.Time) ([]byte, error) {
+	if lifetime == 0 {
+		return authority.IssueClient(name, key.Public(), now)
+	}
+	der, err := pki.CreateRequest(name, key)
+	if err != nil {
+		return nil, err
+	}
+	request, err := pki.ParseRequest(der)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := authority.Sign(request, name, pki.Profile{Lifetime: lifetime}, now)
+	if err != nil {
+		return nil, err
+	}
+	return pki.EncodeCertificates(certificate), nil
 }
 
 // issuedEntry records a certificate in PEM that was just issued.

@@ -132,7 +132,7 @@ func (d *demo) addNeighbour(now time.Time) error {
 		return err
 	}
 	settings := clientConfig{Node: demoNode, Name: demoNeighbour, Host: "127.0.0.1", Port: d.port}
-	made, err := makeClient(d.layout.bundle(demoNeighbour), settings, authority, nodeKey.Public(), "demo", now)
+	made, err := makeClient(d.layout.bundle(demoNeighbour), settings, authority, nodeKey.Public(), "demo", 0, now)
 	if err != nil {
 		return err
 	}

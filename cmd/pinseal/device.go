@@ -24,10 +24,11 @@ type deviceCmd struct {
 
 type deviceAddCmd struct {
 	dirFlag
-	Name   string   `arg:"" help:"Name of the device: its certificate's common name and its signer."`
-	Out    string   `help:"Make the device's keys here and write them to this folder, instead of letting it join." type:"path" placeholder:"FOLDER"`
-	Output []string `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
-	Host   string   `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
+	Name     string        `arg:"" help:"Name of the device: its certificate's common name and its signer."`
+	Out      string        `help:"Make the device's keys here and write them to this folder, instead of letting it join." type:"path" placeholder:"FOLDER"`
+	Lifetime time.Duration `help:"With --out: how long its certificate is good; default: 825 days, because nobody may be there to renew it." placeholder:"2160h"`
+	Output   []string      `help:"Let it command this output; may be repeated." placeholder:"OUTPUT"`
+	Host     string        `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
 
 	HomeAssistant bool `help:"It is Home Assistant: let it see the node, and command the outputs that have a plain_topic."`
 
@@ -46,6 +47,9 @@ func (c *deviceAddCmd) Run(std streams) error {
 	}
 	if err := c.check(l, cfg); err != nil {
 		return err
+	}
+	if c.Lifetime != 0 && (c.Out == "" || c.Lifetime < minLeafLifetime || c.Lifetime > maxLeafLifetime) {
+		return usagef("--lifetime goes with --out and is from %s to %s; [enrol] lifetime is that of devices that join", minLeafLifetime, maxLeafLifetime)
 	}
 	if c.Out == "" {
 		return c.invite(std, l, cfg)
@@ -75,7 +79,11 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s may connect and publish under telemetry/%s/\n", c.Name, c.Name)
-	fmt.Fprintf(std.out, "its bundle: %s\n", c.Out)
+	certificate, err := readCertificate(bundle{dir: c.Out}.clientCert())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "its bundle: %s; its certificate is good until %s\n", c.Out, certificate.NotAfter.Format(time.DateOnly))
 	if err := tellNode(std, l, c.dirFlag); err != nil {
 		return err
 	}
@@ -133,7 +141,7 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err != nil {
 		return nil, err
 	}
-	device, err := makeClient(c.Out, client, authority, nodeKey.Public(), "device add", now)
+	device, err := makeClient(c.Out, client, authority, nodeKey.Public(), "device add", c.Lifetime, now)
 	if err != nil {
 		return nil, err
 	}

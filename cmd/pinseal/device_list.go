@@ -28,32 +28,41 @@ func (c *deviceListCmd) Run(std streams) error {
 		}
 	}
 	table := newTable(std.out)
-	table.row("DEVICE", "CERTIFICATE", "UNTIL", "SIGNS")
+	table.row("DEVICE", "CERTIFICATE", "UNTIL", "SIGNS", "SERIAL")
 	for _, name := range slices.Sorted(maps.Keys(issued)) {
-		state, until := deviceState(name, issued[name], denied, time.Now())
-		signs := ""
+		longest := longestGood(issued[name], denied)
+		state, until := deviceState(name, longest, denied, time.Now())
+		signs, serial := "", ""
 		if exists(l.signer(name)) {
 			signs = "yes"
 		}
-		table.row(name, state, until, signs)
+		if longest != nil {
+			serial = pki.SerialText(longest)
+		}
+		table.row(name, state, until, signs, serial)
 	}
 	return table.flush()
 }
 
-// deviceState speaks of the certificate that is good for longest.
-func deviceState(name string, certificates []*x509.Certificate, denied *pki.DenyList, now time.Time) (state, until string) {
+// longestGood is the certificate that is good for longest, of those that are not denied; nil without one.
+func longestGood(certificates []*x509.Certificate, denied *pki.DenyList) *x509.Certificate {
+	var longest *x509.Certificate
+	for _, certificate := range certificates {
+		if !denied.Denies(certificate) && (longest == nil || certificate.NotAfter.After(longest.NotAfter)) {
+			longest = certificate
+		}
+	}
+	return longest
+}
+
+func deviceState(name string, longest *x509.Certificate, denied *pki.DenyList, now time.Time) (state, until string) {
 	if since, ok := denied.Since(name); ok {
 		return "revoked", "since " + since.Format(time.DateOnly)
 	}
-	var end time.Time
-	for _, certificate := range certificates {
-		if !denied.Denies(certificate) && certificate.NotAfter.After(end) {
-			end = certificate.NotAfter
-		}
-	}
-	switch {
-	case end.IsZero():
+	if longest == nil {
 		return "revoked", ""
+	}
+	switch end := longest.NotAfter; {
 	case now.After(end):
 		state = "expired"
 	case end.Sub(now) < expiryNotice:
@@ -61,5 +70,5 @@ func deviceState(name string, certificates []*x509.Certificate, denied *pki.Deny
 	default:
 		state = "good"
 	}
-	return state, end.Format(time.DateOnly)
+	return state, longest.NotAfter.Format(time.DateOnly)
 }

@@ -42,6 +42,7 @@ func (n *nodeChecks) list() []check {
 		{"replay state", n.replayState},
 		{"line", n.lines},
 		{"port", n.port},
+		{"joining", n.joining},
 		{"operator", n.operator},
 	}
 }

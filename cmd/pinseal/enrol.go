@@ -29,14 +29,14 @@ type enrolment struct {
 	tls       *tls.Config
 }
 
-// openEnrolment is the last step: it needs the broker's certificate and the node's key. Without the authority's key devices
-// cannot join, and everything else goes on.
+// openEnrolment is the last step: it needs the broker's certificate and the node's key. Where something is wrong with the
+// authority, devices cannot join, and everything else goes on.
 func (n *node) openEnrolment() error {
 	if !n.config.enrols() {
 		return nil
 	}
 	e := &enrolment{}
-	if err := n.readEnrolAuthority(e); err != nil {
+	if err := errors.Join(n.readEnrolAuthority(e), checkJoinable(n.layout, n.config)); err != nil {
 		n.log.Error("devices cannot join", "error", err)
 		return nil
 	}
@@ -167,7 +167,7 @@ func (n *node) operatorOf(token string) (string, error) {
 func (n *node) addCode(device, hash string) error {
 	if n.enrolment == nil {
 		if n.config.enrols() {
-			return errors.New("this node cannot read its authority's key, see its log")
+			return errors.New("it lets no devices join, its log says why; pinseal doctor knows the cure")
 		}
 		return errors.New("this node lets no devices join: it has no [enrol] in its configuration")
 	}

@@ -186,7 +186,7 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 		return nil, nil, err
 	}
 	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, Topics: p.commandTopics()}
-	made, err := makeClient(bundle, client, authority, signKey.Public(), "init", now)
+	made, err := makeClient(bundle, client, authority, signKey.Public(), "init", 0, now)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -137,9 +137,12 @@ func (c *Codes) Use(name, given string, now time.Time) error {
 
 // find tells nothing of a code but to who has it.
 func (c *Codes) find(name, given string, now time.Time) (code, error) {
-	found := c.codes[name]
+	found, known := c.codes[name]
+	if !known {
+		found.Hash = HashCode("") // no code is empty; it takes as long as with a code
+	}
 	switch {
-	case !sameHash(HashCode(given), found.Hash):
+	case !sameHash(HashCode(given), found.Hash) || !known:
 		return code{}, refuse(ReasonWrongCode, "this is not the code of %.64q", name)
 	case found.Used:
 		return code{}, refuse(ReasonUsedCode, "the code was used; ask for another one")
