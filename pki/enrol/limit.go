@@ -68,17 +68,20 @@ func origin(address string) netip.Prefix {
 }
 
 // limitedListener closes connections beyond a number, in all and for one asker.
+// Beyond a number a minute too: a handshake costs more than an answer.
 type limitedListener struct {
 	net.Listener
-	most, mostFrom int
+	limits Limits
+	now    func() time.Time
+	recent *counter
 
 	mu   sync.Mutex
 	open map[netip.Prefix]int
 	all  int
 }
 
-func limitListener(l net.Listener, most, mostFrom int) *limitedListener {
-	return &limitedListener{Listener: l, most: most, mostFrom: mostFrom, open: map[netip.Prefix]int{}}
+func limitListener(l net.Listener, limits Limits, now func() time.Time) *limitedListener {
+	return &limitedListener{Listener: l, limits: limits, now: now, recent: newCounter(limits.MaxRequests), open: map[netip.Prefix]int{}}
 }
 
 // Accept returns the next connection that is not one too many.
@@ -97,11 +100,13 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 }
 
 func (l *limitedListener) take(from netip.Prefix) bool {
+	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= l.most || l.open[from] >= l.mostFrom {
+	if l.all >= l.limits.MaxConnections || l.open[from] >= l.limits.MaxConnectionsPerAddress || !l.recent.allows(from, now) {
 		return false
 	}
+	l.recent.add(from, now)
 	l.all++
 	l.open[from]++
 	return true

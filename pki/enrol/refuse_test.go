@@ -6,12 +6,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -227,6 +229,26 @@ func TestTooManyRequests(t *testing.T) {
 	n.advance(time.Minute)
 	if got := n.post(client, est+"cacerts", "", "", nil); got.status != http.StatusOK {
 		t.Errorf("a minute later: %d", got.status)
+	}
+}
+
+// A handshake costs more than an answer: connections are counted too.
+func TestTooManyNewConnections(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(n *node) { n.config.Limits.MaxRequests = 3 })
+	connect := func() error {
+		conn := must((&net.Dialer{}).DialContext(t.Context(), "tcp", n.address))(t)
+		defer conn.Close() //nolint:errcheck // only looked at
+		return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(t.Context())
+	}
+	for i := range 5 {
+		if err := connect(); (err == nil) != (i < 3) {
+			t.Errorf("connection %d: %v", i+1, err)
+		}
+	}
+	n.advance(time.Minute)
+	if err := connect(); err != nil {
+		t.Errorf("a minute later: %v", err)
 	}
 }
 

@@ -22,7 +22,7 @@ type Limits struct {
 	MaxConnections           int           // 64; a further one is closed at once
 	MaxConnectionsPerAddress int           // 16
 	MaxBodyBytes             int           // 32768
-	MaxRequests              int           // 60 a minute and address
+	MaxRequests              int           // 60 a minute and address; as many new connections
 	MaxWrongCodes            int           // 5 a minute and address; then no code of that address is looked at
 	Timeout                  time.Duration // 10 s for one request, from its first byte to the last of the answer
 }
@@ -142,7 +142,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, config *tls.Con
 		stopped <- nil
 	})
 	defer stop()
-	err := server.Serve(tls.NewListener(limitListener(listener, limits.MaxConnections, limits.MaxConnectionsPerAddress), s.withAnchors(config)))
+	err := server.Serve(tls.NewListener(limitListener(listener, limits, s.cfg.Now), s.withAnchors(config)))
 	if errors.Is(err, http.ErrServerClosed) {
 		return <-stopped
 	}
