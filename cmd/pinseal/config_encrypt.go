@@ -58,11 +58,22 @@ func (c *config) addEncryption(p *agent.Policy, files encryptionFiles) error {
 		if err != nil {
 			return err
 		}
+		if (r.Republish || c.commands(r)) && !slices.ContainsFunc(to, func(to encryption.Recipient) bool { return p.Keys.Has(to.ID()) }) {
+			return withHint(fmt.Errorf("%s: the node cannot open what is encrypted to %v for %v", c.source.path, r.To, r.Topics),
+				"commands and what is republished must be encrypted to %s as well", c.Node)
+		}
 		for _, filter := range r.Topics {
 			p.Encryption = append(p.Encryption, agent.EncryptionRule{Filter: string(filter), To: to, Republish: r.Republish})
 		}
 	}
 	return nil
+}
+
+// commands reports whether a block covers a topic that commands an output.
+func (c *config) commands(r encryptRule) bool {
+	return slices.ContainsFunc(c.Outputs, func(o outputConfig) bool {
+		return o.Topic != "" && r.covers(string(o.Topic)) || r.covers(agent.SetTopic(string(c.Node), string(o.Name)))
+	})
 }
 
 // encryptionFiles is where a party keeps its keys for encryption.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"pinseal/pki"
 	"pinseal/signing"
@@ -21,18 +22,26 @@ type cryptor struct {
 	rules []encryptRule
 	to    []string // whatever the rules say
 	keys  *encryption.Keys
+
+	mu    sync.Mutex
+	known map[string][]encryption.Recipient // by topic
 }
 
 // newCryptor reads the keys of a client.
 func newCryptor(files encryptionFiles, rules []encryptRule, to []string) (*cryptor, error) {
-	c := &cryptor{files: files, rules: rules, to: to}
+	c := &cryptor{files: files, rules: rules, to: to, known: map[string][]encryption.Recipient{}}
 	var err error
 	c.keys, err = files.keys()
 	return c, err
 }
 
-// recipients is whom a message on this topic is encrypted to; nobody means not at all.
+// recipients is whom a message on this topic is encrypted to; nobody means not at all. Their keys are read once.
 func (c *cryptor) recipients(topic string) ([]encryption.Recipient, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if to, ok := c.known[topic]; ok {
+		return to, nil
+	}
 	names := c.to
 	if i := slices.IndexFunc(c.rules, func(r encryptRule) bool { return r.covers(topic) }); i >= 0 && len(names) == 0 {
 		names = strs(c.rules[i].To)
@@ -45,6 +54,7 @@ func (c *cryptor) recipients(topic string) ([]encryption.Recipient, error) {
 		}
 		to = append(to, r)
 	}
+	c.known[topic] = to
 	return to, nil
 }
 

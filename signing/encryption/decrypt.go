@@ -36,6 +36,9 @@ func NewKeys(private []*PrivateKey, shared []*SharedKey) *Keys {
 // IDs returns the kid of every key, sorted.
 func (k *Keys) IDs() []string { return slices.Sorted(maps.Keys(k.byKID)) }
 
+// Has reports whether the key with this kid is among them.
+func (k *Keys) Has(kid string) bool { return k.byKID[kid] != nil }
+
 // Errors of [Keys.Decrypt] that a caller may want to tell apart where no
 // stranger hears of it.
 var (

@@ -208,6 +208,9 @@ func TestKeyFiles(t *testing.T) {
 	}
 	want := []string{p.operator[0].Public().ID(), p.operator[1].Public().ID(), p.group[0].ID(), p.group[1].ID()}
 	slices.Sort(want)
+	if !p.keys().Has(want[0]) || p.keys().Has(p.stranger.Public().ID()) || new(encryption.Keys).Has(want[0]) {
+		t.Error("does not know which keys it has")
+	}
 	if got := p.keys().IDs(); !slices.Equal(got, want) {
 		t.Errorf("kids %v, want %v", got, want)
 	}
