@@ -37,7 +37,7 @@ type Broker struct {
 	journal   journal
 	system    system
 	version   string
-	buffers   sync.Pool
+	pieces    pieces
 	wsBuffers sync.Pool // of what is being written to a WebSocket
 	rates     publishRates
 	started   atomic.Bool
@@ -224,22 +224,4 @@ func (b *Broker) SetPolicy(p *Policy) error {
 	}
 	b.expel()
 	return nil
-}
-
-const (
-	bufferBytes    = 4 << 10
-	maxBufferBytes = 64 << 10
-)
-
-func (b *Broker) buffer() []byte {
-	if p, ok := b.buffers.Get().(*[]byte); ok {
-		return (*p)[:0]
-	}
-	return make([]byte, 0, bufferBytes)
-}
-
-func (b *Broker) recycle(p []byte) {
-	if cap(p) <= maxBufferBytes {
-		b.buffers.Put(&p)
-	}
 }

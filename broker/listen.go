@@ -66,7 +66,7 @@ func (b *Broker) admit(raw net.Conn, l *Listener) {
 	c := newConn(b, raw, l, addressOf(raw))
 	reason := b.conns.add(c)
 	if reason == "" {
-		go b.serve(c)
+		go b.greet(c)
 		return
 	}
 	c.end(reason, "")
@@ -81,12 +81,14 @@ func addressOf(c net.Conn) netip.Addr {
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// serve owns the connection until nothing of it is left.
-func (b *Broker) serve(c *conn) {
-	defer b.conns.remove(c)
+// greet does what comes before MQTT. Then its goroutine ends, and takes the stack along that a handshake needs and a
+// connection does not.
+func (b *Broker) greet(c *conn) {
+	greeted := false
 	defer func() {
-		_ = c.Close() // at most the second time
-		<-c.out.finished
+		if !greeted {
+			b.part(c)
+		}
 	}()
 	defer b.recovered(c)
 	if err := c.raw.SetDeadline(time.Now().Add(b.limits.Load().ConnectTimeout)); err != nil {
@@ -96,6 +98,14 @@ func (b *Broker) serve(c *conn) {
 		c.end(ReasonHandshake, err.Error())
 		return
 	}
+	greeted = true
+	go b.serve(c)
+}
+
+// serve owns the connection until nothing of it is left.
+func (b *Broker) serve(c *conn) {
+	defer b.part(c)
+	defer b.recovered(c)
 	c.in = frame.NewReader(c.Conn, c.limits.frame())
 	defer b.release(c)
 	name := ""
@@ -104,6 +114,13 @@ func (b *Broker) serve(c *conn) {
 	}
 	// Its error says what the hook and the reader have noted already.
 	_ = b.server.EstablishConnection(name, c)
+}
+
+// part leaves nothing of the connection.
+func (b *Broker) part(c *conn) {
+	_ = c.Close() // at most the second time
+	<-c.out.finished
+	b.conns.remove(c)
 }
 
 // recovered keeps a panic from ending more than the connection.
@@ -192,7 +209,7 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	if b.conns.add(c) != "" {
 		return nil, net.ErrClosed
 	}
-	go b.serve(c)
+	go b.greet(c)
 	return near, nil
 }
 

@@ -105,6 +105,25 @@ const (
 	typeUnsuback = 0xb0
 )
 
+// publishBytes is how long the PUBLISH of a delivery is.
+func publishBytes(version byte, d *delivery) int {
+	body, _ := bodyBytes(version, d)
+	return 1 + lengthBytes(body) + body
+}
+
+// bodyBytes is how long it is behind its fixed header, and how long its properties are.
+func bodyBytes(version byte, d *delivery) (body, properties int) {
+	body = 2 + len(d.message.topic) + len(d.message.payload)
+	if d.qos > 0 {
+		body += 2
+	}
+	if version == version5 {
+		properties = d.propertyBytes()
+		body += lengthBytes(properties) + properties
+	}
+	return body, properties
+}
+
 // appendPublish appends the delivery as a PUBLISH.
 func appendPublish(b []byte, version byte, d *delivery, now int64) []byte {
 	m := d.message
@@ -115,15 +134,7 @@ func appendPublish(b []byte, version byte, d *delivery, now int64) []byte {
 	if d.sent && d.qos > 0 {
 		first |= 8
 	}
-	body := 2 + len(m.topic) + len(m.payload)
-	if d.qos > 0 {
-		body += 2
-	}
-	properties := 0
-	if version == version5 {
-		properties = d.propertyBytes()
-		body += lengthBytes(properties) + properties
-	}
+	body, properties := bodyBytes(version, d)
 	b = appendLength(append(b, first), body)
 	b = appendString(b, m.topic)
 	if d.qos > 0 {

@@ -21,12 +21,12 @@ const (
 type outbox struct {
 	mu       sync.Mutex
 	changed  sync.Cond
-	buf      []byte
+	pile     pile
 	flushing bool
 	closed   bool
 	grace    *time.Timer
 	finished chan struct{}
-	messages int  // in buf
+	messages int  // in pile
 	full     bool // a message was turned away: the session is told when there is room
 
 	held []*heldAnswer // answers that wait for the disk, and those behind them
@@ -54,10 +54,7 @@ func (c *conn) write(p []byte) error {
 	if o.closed {
 		return net.ErrClosed
 	}
-	if o.buf == nil {
-		o.buf = c.broker.buffer()
-	}
-	o.buf = append(o.buf, p...)
+	o.pile.add(&c.broker.pieces, p)
 	c.broker.journal.traffic.packetsOut.Add(1)
 	c.startFlushing()
 	return nil
@@ -90,9 +87,9 @@ func (c *conn) flush() {
 	o := &c.out
 	for {
 		o.mu.Lock()
-		pending, full := o.buf, o.full
-		o.buf, o.messages, o.full = nil, 0, false
-		if len(pending) == 0 {
+		pending, full := o.pile, o.full
+		o.pile, o.messages, o.full = pile{}, 0, false
+		if pending.size == 0 {
 			o.flushing = false
 			closed := o.closed
 			o.mu.Unlock()
@@ -106,15 +103,24 @@ func (c *conn) flush() {
 		if s := c.session.Load(); full && s != nil {
 			s.drained()
 		}
-		err := c.send(pending)
-		c.broker.recycle(pending)
-		if err != nil {
+		if err := c.send(pending); err != nil {
 			c.abandon(err)
 		}
 	}
 }
 
-func (c *conn) send(p []byte) error {
+func (c *conn) send(p pile) error {
+	for _, piece := range p.pieces {
+		err := c.sendPiece(piece)
+		c.broker.pieces.giveBack(piece)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conn) sendPiece(p []byte) error {
 	for len(p) > 0 {
 		if err := c.SetWriteDeadline(time.Now().Add(c.broker.limits.Load().WriteTimeout)); err != nil {
 			return err
@@ -141,7 +147,7 @@ func (c *conn) abandon(err error) {
 		c.out.closed = true
 		close(c.closing)
 	}
-	c.out.buf = nil
+	c.out.pile = pile{}
 	c.out.changed.Broadcast()
 }
 
@@ -162,7 +168,7 @@ func (c *conn) waitRoom() {
 	o, l := &c.out, c.broker.limits.Load()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.closed && (len(o.buf) > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum) {
+	for !o.closed && (o.pile.size > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum) {
 		o.changed.Wait()
 	}
 }
@@ -184,19 +190,18 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 	if o.closed {
 		return outboxTook // the session learns of it soon
 	}
-	if len(o.buf) >= l.MaxQueuedBytes || o.messages >= l.MaxQueuedMessages {
+	if o.pile.size >= l.MaxQueuedBytes || o.messages >= l.MaxQueuedMessages {
 		o.full = true
 		return outboxFull
 	}
-	if o.buf == nil {
-		o.buf = c.broker.buffer()
-	}
-	before := len(o.buf)
-	o.buf = appendPublish(o.buf, version, d, now)
-	if c.maxPacket > 0 && len(o.buf)-before > int(c.maxPacket) {
-		o.buf = o.buf[:before]
+	size := publishBytes(version, d)
+	if c.maxPacket > 0 && size > int(c.maxPacket) {
 		return tooLarge
 	}
+	o.pile.room(&c.broker.pieces, size)
+	last := &o.pile.pieces[len(o.pile.pieces)-1]
+	*last = appendPublish(*last, version, d, now)
+	o.pile.size += size
 	o.messages++
 	j := &c.broker.journal
 	j.delivered.Add(1)

@@ -87,10 +87,19 @@ func (h *hook) acknowledge(c *conn, s *session, pk *packets.Packet, p publicatio
 		c.answer(ackPacket(s.version, first, id, codeFor(reason), h.reasonText(c, string(reason))), 0, nil)
 		return
 	}
+	if p.need == 0 {
+		c.answer(ackPacket(s.version, first, id, 0, ""), 0, nil)
+		return
+	}
+	h.acknowledgeStored(c, s, first, id, pk.TopicName, p)
+}
+
+// acknowledgeStored is apart from acknowledge so that only what goes to disk pays for the memory of it.
+func (h *hook) acknowledgeStored(c *conn, s *session, first byte, id uint16, topic string, p publication) {
 	c.answer(ackPacket(s.version, first, id, 0, ""), p.need, func() []byte {
 		p.withdraw()
 		s.forgetReceived(id)
-		return h.notStored(c, first, id, pk.TopicName)
+		return h.notStored(c, first, id, topic)
 	})
 }
 

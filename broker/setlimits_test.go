@@ -77,6 +77,7 @@ func TestSetLimitsEndsTheYoungest(t *testing.T) {
 		c := s.dialRaw(t, name)
 		c.send(t, connect5("id"))
 		c.told(t)
+		c.alive(t, name) // a CONNACK may come before the broker has noted that it has sent it
 		clients = append(clients, c)
 	}
 	end := func(c raw) {

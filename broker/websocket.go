@@ -60,7 +60,7 @@ func (c *conn) upgrade(under net.Conn) (*webSocket, error) {
 		HandshakeTimeout: patience,
 		Subprotocols:     []string{subprotocol},
 		WriteBufferPool:  &c.broker.wsBuffers,
-		WriteBufferSize:  bufferBytes,
+		WriteBufferSize:  largePiece,
 		CheckOrigin:      func(*http.Request) bool { return true }, // as was found
 	}
 	socket, err := upgrader.Upgrade(exchange, request, nil)

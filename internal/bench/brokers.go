@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +54,7 @@ const (
 
 // cost is what one measurement of a broker gave.
 type cost struct {
-	perSecond float64
+	perSecond float64       // or KiB, for memory
 	processor time.Duration // of the broker, for each
 }
 
@@ -212,10 +213,10 @@ func (l *life) handshakes(ctx context.Context) (cost, error) {
 }
 
 // idleMemory is what a connection adds that has nothing to say, in KiB.
-func (l *life) idleMemory(ctx context.Context) (float64, error) {
+func (l *life) idleMemory(ctx context.Context) (cost, error) {
 	before, err := l.residentKiB()
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	clients, err := l.crowd(ctx, idleConnections, load.Options{ID: "idle"})
 	defer func() {
@@ -224,15 +225,15 @@ func (l *life) idleMemory(ctx context.Context) (float64, error) {
 		}
 	}()
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	pause(ctx, settleTime)
 	after, err := l.residentKiB()
-	return float64(after-before) / idleConnections, err
+	return cost{perSecond: float64(after-before) / idleConnections}, err
 }
 
-// brokers measures both brokers by turns: each row of one, then the same of the other.
-func (r brokerResults) brokers(ctx context.Context, us, them *stack, tell func(string)) (err error) {
+// brokers measures both brokers by turns: each row whose name has the text in it, of one and then of the other.
+func (r brokerResults) brokers(ctx context.Context, us, them *stack, row string, tell func(string)) (err error) {
 	lives := make([]*life, 0, 2)
 	defer func() {
 		for _, l := range lives {
@@ -249,33 +250,35 @@ func (r brokerResults) brokers(ctx context.Context, us, them *stack, tell func(s
 			return explain(err, s)
 		}
 	}
-	for _, l := range lives { // before anything else has grown their heaps
-		tell(l.name + ", " + rowIdle)
-		kib, err := l.idleMemory(ctx)
-		if err != nil {
-			return explain(err, l.stack)
+	for _, m := range measurements() {
+		if !strings.Contains(m.row, row) {
+			continue
 		}
-		r.add(l.name, rowIdle, cost{perSecond: kib})
-	}
-	for _, t := range traffics() {
 		for _, l := range lives {
-			tell(l.name + ", " + t.String())
-			c, err := l.traffic(ctx, t)
+			tell(l.name + ", " + m.row)
+			c, err := m.take(l, ctx)
 			if err != nil {
 				return explain(err, l.stack)
 			}
-			r.add(l.name, t.String(), c)
+			r.add(l.name, m.row, c)
 		}
-	}
-	for _, l := range lives {
-		tell(l.name + ", " + rowHandshakes)
-		c, err := l.handshakes(ctx)
-		if err != nil {
-			return explain(err, l.stack)
-		}
-		r.add(l.name, rowHandshakes, c)
 	}
 	return nil
+}
+
+// measurement is a row of the table.
+type measurement struct {
+	row  string
+	take func(l *life, ctx context.Context) (cost, error)
+}
+
+// measurements begin with the memory, before anything else has grown the heaps.
+func measurements() []measurement {
+	list := []measurement{{rowIdle, (*life).idleMemory}}
+	for _, t := range traffics() {
+		list = append(list, measurement{t.String(), func(l *life, ctx context.Context) (cost, error) { return l.traffic(ctx, t) }})
+	}
+	return append(list, measurement{rowHandshakes, (*life).handshakes})
 }
 
 // listening waits until the broker lets a client in.

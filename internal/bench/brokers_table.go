@@ -38,11 +38,11 @@ func (r brokerResults) write(to io.Writer) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "\nthe brokers alone, mutual TLS; CPU is that of the broker for 100,000 deliveries or connects\n\n")
 	fmt.Fprintf(&text, "%10s%11s%8s%12s%11s%8s\n", "pinseal", nameMosquitto, "ratio", "pinseal CPU", "its CPU", "ratio")
-	rows := []string{}
-	for _, t := range traffics() {
-		rows = append(rows, t.String())
-	}
-	for _, row := range append(rows, rowHandshakes, rowIdle) {
+	for _, m := range measurements() {
+		row := m.row
+		if len(r[nameOurs][row]) == 0 {
+			continue // not asked for
+		}
 		ours, oursCPU := r.of(nameOurs, row)
 		theirs, theirsCPU := r.of(nameMosquitto, row)
 		fmt.Fprintf(&text, "%10.0f%11.0f%8s%s  %s\n", ours, theirs, ratio(ours, theirs), cpuColumns(oursCPU, theirsCPU), row)

@@ -1,7 +1,7 @@
 // Command bench measures pinseal beside the stack that it replaces: Debian's mosquitto with mutual TLS and an agent of
 // paho-python and python-ecdsa (legacy/agent.py), which does the legacy scheme.
 //
-//	go run ./internal/bench [-rounds 5] [-brokers]
+//	go run ./internal/bench [-rounds 5] [-brokers [-row TEXT]]
 //
 // Both do the same work on the same machine in the same run, in turns, with the same certificates and the same client:
 // what differs from one run to another, or with what else the machine does, shows in both, so that the ratios are what
@@ -31,13 +31,14 @@ func main() {
 	defer stop()
 	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
 	only := flag.Bool("brokers", false, "only measure the brokers, pinseal's and mosquitto")
+	row := flag.String("row", "", "with -brokers, only rows that have this `text` in their name")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
 	var err error
 	if *profile != "" {
 		err = runProfile(ctx, *profile)
 	} else {
-		err = run(ctx, max(*rounds, 1), *only, os.Stdout)
+		err = run(ctx, max(*rounds, 1), *only, *row, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -45,7 +46,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, rounds int, onlyBrokers bool, out io.Writer) (err error) {
+func run(ctx context.Context, rounds int, onlyBrokers bool, row string, out io.Writer) (err error) {
 	at, err := makePlace()
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func run(ctx context.Context, rounds int, onlyBrokers bool, out io.Writer) (err 
 		if i >= brokerRounds && !onlyBrokers {
 			continue
 		}
-		if err := brokers.brokers(ctx, us, alone, tell); err != nil {
+		if err := brokers.brokers(ctx, us, alone, row, tell); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,7 @@ import "io"
 
 // initialBytes is what an idle connection holds; the buffer grows with the bytes that really arrive, never with the
 // length that a header announces.
-const initialBytes = 2 << 10
+const initialBytes = 512
 
 // keptBytes is how far a buffer may have grown and still be kept between packets.
 const keptBytes = 16 << 10
@@ -18,6 +18,7 @@ type Reader struct {
 	checked int
 	end     int // buf[checked:end] has not been checked yet
 	err     error
+	busy    bool // the last read filled the buffer: there may be more
 }
 
 // NewReader returns a Reader of src.
@@ -86,6 +87,7 @@ func (r *Reader) fill() {
 	r.makeRoom()
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
+	r.busy = r.end == len(r.buf)
 	if err != nil && n == 0 {
 		r.err = err
 		if err == io.EOF && r.end > r.checked {
@@ -99,9 +101,9 @@ func (r *Reader) makeRoom() {
 	switch {
 	case pending == 0 && len(r.buf) > keptBytes:
 		r.buf = make([]byte, initialBytes)
-	case pending == len(r.buf):
-		bigger := make([]byte, min(2*len(r.buf), max(r.checker.limits.PacketBytes, 2*initialBytes)))
-		copy(bigger, r.buf)
+	case pending == len(r.buf), r.busy && len(r.buf) < keptBytes:
+		bigger := make([]byte, min(2*len(r.buf), max(r.checker.limits.PacketBytes, keptBytes)))
+		copy(bigger, r.buf[r.start:r.end])
 		r.buf = bigger
 	case r.start > 0:
 		copy(r.buf, r.buf[r.start:r.end])
