@@ -1,4 +1,4 @@
-# `make` lists the targets. `make test` is what continuous integration runs.
+# `make` lists the targets. `make test` and `make test-pi` are what continuous integration runs.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
@@ -82,7 +82,7 @@ test-arm: debian-packages cross ## run what depends on the processor under emula
 # Whatever it takes to make a Pi: its kernel's module is compiled, its packages are arm64's.
 test-pi: DEBIAN_PACKAGES := qemu-utils qemu-system-arm qemu-user-static arch-test ipxe-qemu mmdebstrap busybox-static \
 	gcc-12 gcc-12-aarch64-linux-gnu binutils-aarch64-linux-gnu make bc libelf1 xz-utils kmod e2fsprogs mosquitto-clients
-test-pi: debian-packages packages ## install the package on an emulated Pi: kills, power cuts, full disks, wrong clocks (12 min)
+test-pi: debian-packages packages ## install the package on an emulated Pi: kills, power cuts, full disks, wrong clocks (6 min)
 	@PINSEAL_PACKAGES='$(CURDIR)/dist' go test -v -tags pivm -count=1 -timeout 30m ./internal/pivm
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)

@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1 w=$1.making log=$1.log
-guest_packages=systemd,systemd-sysv,libnss-systemd,udev,dbus,kmod,e2fsprogs
+guest_packages=systemd,systemd-sysv,libnss-systemd,udev,dbus,kmod,e2fsprogs,gpiod
 # The drivers that the virtual hardware and the tests need, of the several thousand that there are.
 drivers='fs lib crypto arch net/9p net/core net/ipv4 net/ipv6 net/802 net/llc drivers/virtio drivers/block/virtio_blk.ko
  drivers/block/loop.ko drivers/char drivers/gpio drivers/net/virtio_net.ko drivers/net/net_failover.ko drivers/watchdog'

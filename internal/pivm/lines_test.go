@@ -16,6 +16,9 @@ import (
 const (
 	led   = 17
 	fan   = 22
+	gate  = 23
+	lamp  = 24
+	door  = 25 // an input
 	relay = 27
 )
 

@@ -34,6 +34,8 @@ func TestPi(t *testing.T) {
 		t.Run("pub inside and outside", p.pubInsideAndOutside) &&
 		t.Run("mosquitto_pub", p.mosquittoPub) &&
 		t.Run("idle", p.idle) &&
+		t.Run("outputs and inputs", p.outputsAndInputs) &&
+		t.Run("lines of the kernel", p.kernelLines) &&
 		t.Run("reload", p.reload) &&
 		t.Run("upgrade", p.upgrade) &&
 		t.Run("kill", p.kill) &&
@@ -67,6 +69,26 @@ exit = "off"
 name = "relay"
 line = "GPIO27"
 active_low = true
+
+[[output]]
+name = "gate"
+line = "GPIO23"
+max_on = "2s"
+
+[[permit]]
+signer = "operator"
+output = "gate"
+actions = ["on", "blink"]
+
+[[output]]
+name = "lamp"
+line = "GPIO24"
+
+[[input]]
+name = "door"
+line = "GPIO25"
+output = "lamp"
+action = "follow"
 
 [agent]
 max_age = "60s"
