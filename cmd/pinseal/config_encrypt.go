@@ -11,6 +11,7 @@ import (
 
 	"pinseal/agent"
 	"pinseal/pki"
+	"pinseal/signing"
 	"pinseal/signing/encryption"
 )
 
@@ -53,10 +54,14 @@ func (c *config) addEncryption(p *agent.Policy, files encryptionFiles) error {
 	if p.Keys, err = files.keys(); err != nil {
 		return err
 	}
+	ids := p.Keys.IDs()
 	for _, r := range c.Encrypt {
 		to, err := files.recipients(slices.DeleteFunc(strs(r.To), c.denies))
 		if err != nil {
 			return err
+		}
+		for _, recipient := range to {
+			ids = append(ids, recipient.ID())
 		}
 		if (r.Republish || c.commands(r)) && !slices.ContainsFunc(to, func(to encryption.Recipient) bool { return p.Keys.Has(to.ID()) }) {
 			return withHint(fmt.Errorf("%s: the node cannot open what is encrypted to %v for %v", c.source.path, r.To, r.Topics),
@@ -64,6 +69,16 @@ func (c *config) addEncryption(p *agent.Policy, files encryptionFiles) error {
 		}
 		for _, filter := range r.Topics {
 			p.Encryption = append(p.Encryption, agent.EncryptionRule{Filter: string(filter), To: to, Republish: r.Republish})
+		}
+	}
+	return separate(ids, p.Keyring)
+}
+
+// separate wants a key to be for one thing: for signing or for encryption.
+func separate(ids []string, signers *signing.Keyring) error {
+	for _, id := range ids {
+		if signer, ok := signers.Lookup(id); ok {
+			return withHint(fmt.Errorf("the key %s is for encryption, and %s signs with it", id, signer.Name), "pinseal recipient rotate makes another one for encryption")
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ const (
 	MaxRecipients = 16
 	headerType    = "pinseal+jwe" // RFC 8725 section 3.11: a type of its own
 	kidChars      = 43
+	maxMembers    = 6 // of any object of the format
 	ivBytes       = 12
 	tagBytes      = 16
 )
@@ -61,16 +62,19 @@ func Encrypted(msg []byte) bool {
 	return err == nil && found["protected"] != nil && found["ciphertext"] != nil
 }
 
+// object is a JSON object by its members' names.
+type object map[string]jsontext.Value
+
 // members reads an object. jsontext refuses duplicate names and invalid UTF-8.
-func members(object []byte) (map[string]jsontext.Value, error) {
-	d := jsontext.NewDecoder(bytes.NewReader(object))
+func members(text []byte) (object, error) {
+	d := jsontext.NewDecoder(bytes.NewReader(text))
 	if d.PeekKind() != '{' {
 		return nil, errors.New("not an object")
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return nil, errNotJSON()
 	}
-	found := make(map[string]jsontext.Value)
+	found := make(object, maxMembers)
 	for d.PeekKind() == '"' {
 		name, err := d.ReadToken()
 		if err != nil {
@@ -83,7 +87,7 @@ func members(object []byte) (map[string]jsontext.Value, error) {
 		}
 		found[key] = value.Clone()
 	}
-	if _, err := d.ReadToken(); err != nil || len(bytes.TrimLeft(object[d.InputOffset():], " \t\r\n")) > 0 {
+	if _, err := d.ReadToken(); err != nil || len(bytes.TrimLeft(text[d.InputOffset():], " \t\r\n")) > 0 {
 		return nil, errNotJSON()
 	}
 	return found, nil
@@ -92,21 +96,26 @@ func members(object []byte) (map[string]jsontext.Value, error) {
 // errNotJSON leaves out the decoder's own words: they quote the input.
 func errNotJSON() error { return errors.New("not strict JSON") }
 
+// exactly wants just these members.
+func (o object) exactly(names ...string) error {
+	for _, name := range names {
+		if o[name] == nil {
+			return fmt.Errorf("%s is missing", name)
+		}
+	}
+	if len(o) != len(names) {
+		return errors.New("a member outside the format")
+	}
+	return nil
+}
+
 // exactly reads an object that has just these members.
-func exactly(object []byte, names ...string) (map[string]jsontext.Value, error) {
-	found, err := members(object)
+func exactly(text []byte, names ...string) (object, error) {
+	found, err := members(text)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		if found[name] == nil {
-			return nil, fmt.Errorf("%s is missing", name)
-		}
-	}
-	if len(found) != len(names) {
-		return nil, errors.New("a member outside the format")
-	}
-	return found, nil
+	return found, found.exactly(names...)
 }
 
 // parseEnvelope reads an encrypted message strictly: nothing in it is known to
@@ -118,9 +127,9 @@ func parseEnvelope(msg []byte) (*envelope, error) {
 	}
 	entries, several := found["recipients"]
 	if several {
-		found, err = exactly(msg, "protected", "recipients", "iv", "ciphertext", "tag")
+		err = found.exactly("protected", "recipients", "iv", "ciphertext", "tag")
 	} else {
-		found, err = exactly(msg, "protected", "header", "encrypted_key", "iv", "ciphertext", "tag")
+		err = found.exactly("protected", "header", "encrypted_key", "iv", "ciphertext", "tag")
 	}
 	if err != nil {
 		return nil, err
@@ -151,11 +160,11 @@ func (e *envelope) parseProtected(value jsontext.Value) error {
 		return err
 	}
 	e.protected = []byte(text)
-	object, err := decode(text)
+	content, err := decode(text)
 	if err != nil {
 		return errors.New("protected is not base64url")
 	}
-	header, err := exactly(object, "aud", "enc", "iss", "seq", "typ")
+	header, err := exactly(content, "aud", "enc", "iss", "seq", "typ")
 	if err != nil {
 		return fmt.Errorf("protected: %w", err)
 	}
@@ -225,8 +234,8 @@ func appendEntry(entries []entry, headerObject, key jsontext.Value) ([]entry, er
 	return append(entries, e), nil
 }
 
-func parseHeader(object jsontext.Value) (entry, error) {
-	found, err := members(object)
+func parseHeader(value jsontext.Value) (entry, error) {
+	found, err := members(value)
 	if err != nil {
 		return entry{}, err
 	}
@@ -236,14 +245,14 @@ func parseHeader(object jsontext.Value) (entry, error) {
 	}
 	switch e.algorithm {
 	case algorithmPublic:
-		if found, err = exactly(object, "alg", "kid", "epk"); err != nil {
+		if err = found.exactly("alg", "kid", "epk"); err != nil {
 			return entry{}, err
 		}
 		if e.ephemeral, err = parsePoint(found["epk"]); err != nil {
 			return entry{}, err
 		}
 	case algorithmShared:
-		if found, err = exactly(object, "alg", "kid"); err != nil {
+		if err = found.exactly("alg", "kid"); err != nil {
 			return entry{}, err
 		}
 	default:
@@ -257,8 +266,8 @@ func parseHeader(object jsontext.Value) (entry, error) {
 
 // parsePoint reads an ephemeral P-256 key. The standard library refuses points
 // that are not on the curve (RFC 8725 section 3.4).
-func parsePoint(object jsontext.Value) (*ecdh.PublicKey, error) {
-	found, err := exactly(object, "kty", "crv", "x", "y")
+func parsePoint(value jsontext.Value) (*ecdh.PublicKey, error) {
+	found, err := exactly(value, "kty", "crv", "x", "y")
 	if err != nil {
 		return nil, fmt.Errorf("epk: %w", err)
 	}
