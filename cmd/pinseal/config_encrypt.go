@@ -96,24 +96,31 @@ type encryptionFiles struct {
 	own    string // private keys, the last one being its present one
 	others string // folder of public keys, NAME.pem, its own among them
 	shared string // folder of shared keys, shared-NAME.key
+	joined string // folder of public keys that devices that joined have handed in; those of others count first
 }
 
 func (l layout) decryptKey() string { return filepath.Join(filepath.Dir(l.signKey()), "decrypt.key") }
 
 func (l layout) encryption() encryptionFiles {
-	return encryptionFiles{credential(decryptCredential, l.decryptKey()), l.recipients(), filepath.Dir(l.signKey())}
+	return encryptionFiles{credential(decryptCredential, l.decryptKey()), l.recipients(), filepath.Dir(l.signKey()), l.joinedRecipients()}
 }
 
 func (l layout) recipients() string { return filepath.Join(filepath.Dir(l.signers), "recipients") }
 
 func (b bundle) encryption() encryptionFiles {
-	return encryptionFiles{filepath.Join(b.dir, "decrypt.key"), filepath.Join(b.dir, "recipients"), b.dir}
+	return encryptionFiles{filepath.Join(b.dir, "decrypt.key"), filepath.Join(b.dir, "recipients"), b.dir, ""}
 }
 
 // clientFiles are those of the bundle in dir.
 func clientFiles(dir string) encryptionFiles { return bundle{dir: dir}.encryption() }
 
-func (f encryptionFiles) publicKey(name string) string { return filepath.Join(f.others, name+".pem") }
+func (f encryptionFiles) publicKey(name string) string {
+	path, joined := filepath.Join(f.others, name+".pem"), filepath.Join(f.joined, name+".pem")
+	if f.joined != "" && !exists(path) && exists(joined) {
+		return joined
+	}
+	return path
+}
 
 func (f encryptionFiles) sharedKey(name string) string {
 	return filepath.Join(f.shared, sharedPrefix+name+sharedSuffix)
@@ -139,7 +146,12 @@ func (f encryptionFiles) keys() (*encryption.Keys, error) {
 }
 
 func (f encryptionFiles) sharedNames() []string { return namesIn(f.shared, sharedPrefix, sharedSuffix) }
-func (f encryptionFiles) publicNames() []string { return namesIn(f.others, "", ".pem") }
+
+func (f encryptionFiles) publicNames() []string {
+	names := append(namesIn(f.others, "", ".pem"), namesIn(f.joined, "", ".pem")...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
 
 // namesIn lists the names of files that are named so.
 func namesIn(dir, prefix, suffix string) []string {

@@ -85,6 +85,9 @@ func join(ctx context.Context, invitation enrol.Invitation, folder string) (err 
 	if err != nil {
 		return err
 	}
+	if keys.Greeting, err = b.greet(invitation.Name); err != nil {
+		return err
+	}
 	patience, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	joined, err := invitation.Join(patience, keys, dialForJoin, time.Now())
@@ -130,6 +133,11 @@ func (b bundle) writeJoined(invitation enrol.Invitation, joined *enrol.Joined, s
 	for _, topic := range joined.Topics {
 		client.Topics = append(client.Topics, topicName(topic))
 	}
+	told, err := parseWelcome(joined.Welcome)
+	if err != nil {
+		return err
+	}
+	client.Encrypt = told.Encrypt
 	text, err := toml.Marshal(client)
 	if err != nil {
 		return fmt.Errorf("writing client.toml: %w", err)
@@ -138,13 +146,13 @@ func (b bundle) writeJoined(invitation enrol.Invitation, joined *enrol.Joined, s
 	if err != nil {
 		return err
 	}
-	return fileSet{
+	return append(told.files(b), fileSet{
 		{b.caCert(), pki.EncodeCertificates(joined.Authorities...), 0o644},
 		{b.clientCert(), pki.EncodeCertificates(joined.Certificate), 0o644},
 		{filepath.Join(b.signers(), joined.Node+".pem"), joined.NodeKey.PEM(), 0o644},
 		{filepath.Join(b.signers(), invitation.Name+".pem"), key.Public().PEM(), 0o644},
 		{filepath.Join(b.dir, "client.toml"), text, 0o644},
-	}.create()
+	}...).create()
 }
 
 // signingKeyOf is the key as package signing has it.

@@ -66,7 +66,7 @@ func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, 
 		return nil, err
 	}
 	return enrol.NewServer(enrol.Config{
-		Node: string(n.config.Node), NodeKey: key.Public(), MQTTPort: n.mqttPort(), Topics: n.commandTopics,
+		Node: string(n.config.Node), NodeKey: key.Public(), MQTTPort: n.mqttPort(), Topics: n.commandTopics, Welcome: n.welcome,
 		Authority: func() enrol.Authority { return *e.authority.Load() },
 		Profile:   n.config.Enrol.profile(), Journal: pki.OpenJournal(n.layout.journal()), Codes: e.codes,
 		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: server.Check,

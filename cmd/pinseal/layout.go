@@ -33,25 +33,26 @@ func layoutUnder(dir string) layout {
 	}
 }
 
-func (l layout) caCert() string     { return filepath.Join(l.state, "pki", "ca.crt") }
-func (l layout) caKey() string      { return filepath.Join(l.state, "pki", "ca.key") }
-func (l layout) brokerCert() string { return filepath.Join(l.state, "pki", "broker.crt") }
-func (l layout) brokerKey() string  { return filepath.Join(l.state, "pki", "broker.key") }
-func (l layout) denied() string     { return filepath.Join(l.state, "pki", "denied") }
-func (l layout) crl() string        { return filepath.Join(l.state, "pki", "ca.crl") }
-func (l layout) joined() string     { return filepath.Join(l.state, "signers") } // of devices that joined
-func (l layout) codes() string      { return filepath.Join(l.state, "codes") }
-func (l layout) tokens() string     { return filepath.Join(filepath.Dir(l.config), "tokens") }
-func (l layout) journal() string    { return filepath.Join(l.state, "journal") }
-func (l layout) signKey() string    { return filepath.Join(l.state, "keys", "sign.key") }
-func (l layout) stateDB() string    { return filepath.Join(l.state, "state.db") }
-func (l layout) stateLog() string   { return replay.LogPath(l.stateDB()) }
-func (l layout) outputs() string    { return filepath.Join(l.state, "outputs") }
-func (l layout) brokerDB() string   { return filepath.Join(l.state, "broker.db") }
-func (l layout) clockFloor() string { return filepath.Join(l.state, "clock") }
-func (l layout) bundles() string    { return filepath.Join(l.state, "bundles") }
-func (l layout) lines() string      { return filepath.Join(l.run, "lines") }
-func (l layout) control() string    { return filepath.Join(l.run, "control.sock") }
+func (l layout) caCert() string           { return filepath.Join(l.state, "pki", "ca.crt") }
+func (l layout) caKey() string            { return filepath.Join(l.state, "pki", "ca.key") }
+func (l layout) brokerCert() string       { return filepath.Join(l.state, "pki", "broker.crt") }
+func (l layout) brokerKey() string        { return filepath.Join(l.state, "pki", "broker.key") }
+func (l layout) denied() string           { return filepath.Join(l.state, "pki", "denied") }
+func (l layout) crl() string              { return filepath.Join(l.state, "pki", "ca.crl") }
+func (l layout) joined() string           { return filepath.Join(l.state, "signers") } // of devices that joined
+func (l layout) joinedRecipients() string { return filepath.Join(l.state, "recipients") }
+func (l layout) codes() string            { return filepath.Join(l.state, "codes") }
+func (l layout) tokens() string           { return filepath.Join(filepath.Dir(l.config), "tokens") }
+func (l layout) journal() string          { return filepath.Join(l.state, "journal") }
+func (l layout) signKey() string          { return filepath.Join(l.state, "keys", "sign.key") }
+func (l layout) stateDB() string          { return filepath.Join(l.state, "state.db") }
+func (l layout) stateLog() string         { return replay.LogPath(l.stateDB()) }
+func (l layout) outputs() string          { return filepath.Join(l.state, "outputs") }
+func (l layout) brokerDB() string         { return filepath.Join(l.state, "broker.db") }
+func (l layout) clockFloor() string       { return filepath.Join(l.state, "clock") }
+func (l layout) bundles() string          { return filepath.Join(l.state, "bundles") }
+func (l layout) lines() string            { return filepath.Join(l.run, "lines") }
+func (l layout) control() string          { return filepath.Join(l.run, "control.sock") }
 
 // dirFlag is the --dir of every command that works on a node's files.
 type dirFlag struct {

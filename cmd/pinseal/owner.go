@@ -97,7 +97,7 @@ func (l layout) handOver(to owner) error {
 // serviceFiles are the state folder and what in it belongs to the service too.
 func (l layout) serviceFiles(enrols bool) []string {
 	files := []string{
-		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(), l.codes(), l.joined(),
+		l.state, filepath.Dir(l.signKey()), l.signKey(), sequenceFile(l.signKey()), l.brokerKey(), l.journal(), l.stateDB(), l.stateLog(), l.clockFloor(), l.codes(), l.joined(), l.joinedRecipients(),
 		l.decryptKey(), filepath.Join(filepath.Dir(l.signKey()), sharedPrefix),
 	}
 	if enrols {

@@ -43,9 +43,10 @@ type node struct {
 	address   string
 	tokens    map[string]string // operators by token
 
-	mu  sync.Mutex
-	now time.Time
-	log bytes.Buffer
+	mu      sync.Mutex
+	now     time.Time
+	log     bytes.Buffer
+	greeted []string // whose greeting was accepted
 }
 
 // fakeSigners keeps keys in memory.
@@ -124,7 +125,7 @@ func newNode(t *testing.T, change func(*node)) *node {
 			return enrol.Authority{Authority: n.authority, Anchors: []*x509.Certificate{n.authority.Certificate()}}
 		},
 		Profile: pki.Profile{Name: "device"}, Journal: pki.OpenJournal(n.journalPath()), Codes: n.codes, Signers: n.signers,
-		Operator: n.operator, Permit: func(string, bool) error { return nil }, Topics: func(string) []string { return []string{"ledStatus"} },
+		Operator: n.operator, Permit: func(string, bool) error { return nil }, Topics: func(string) []string { return []string{"ledStatus"} }, Welcome: n.welcome,
 		CheckPeer: server.Check, Limits: enrol.Limits{MaxRequests: 10_000}, Now: n.clock, Log: slog.New(slog.NewTextHandler(n, nil)),
 	}
 	if change != nil {
@@ -156,6 +157,19 @@ func must[T any](value T, err error) func(*testing.T) T {
 		}
 		return value
 	}
+}
+
+// welcome repeats the greeting; one that says so is refused.
+func (n *node) welcome(name string, greeting []byte) ([]byte, func() error, error) {
+	if string(greeting) == `"bad"` {
+		return nil, nil, &pki.RefusedError{Reason: pki.ReasonMalformed, Err: errors.New("bad")}
+	}
+	return greeting, func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.greeted = append(n.greeted, name)
+		return nil
+	}, nil
 }
 
 func (n *node) operator(token string) (string, error) {

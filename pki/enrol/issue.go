@@ -16,6 +16,7 @@ type order struct {
 	request *pki.Request       // for the TLS key
 	signKey *signing.PublicKey // to be trusted; nil: none
 	spend   func() error       // makes sure that it happens once; nil: it may happen again
+	accept  func() error       // what goes with the signing key, before it is trusted; nil: nothing
 	byToken bool
 }
 
@@ -46,6 +47,11 @@ func (s *Server) issue(r *http.Request, o order) (*x509.Certificate, error) {
 	}
 	if err := s.cfg.Journal.Append(pki.Issued(cert, s.cfg.Profile.Name, o.by, now)); err != nil {
 		return nil, err
+	}
+	if o.accept != nil {
+		if err := o.accept(); err != nil {
+			return nil, err
+		}
 	}
 	if o.signKey != nil {
 		if err := s.cfg.Signers.Add(o.name, o.signKey); err != nil {

@@ -25,10 +25,13 @@ const maxReplyBytes = 256 << 10
 // of the authority with the invitation's fingerprint. Nothing was sent to it.
 var ErrWrongAuthority = errors.New("the server is not the one that the line was made for: its authority has another fingerprint")
 
-// Keys are a device's own, which never leave it: two different ones.
+// Keys are a device's own, which never leave it, two different ones, and its
+// greeting.
 type Keys struct {
 	TLS     crypto.Signer // see [pki.ParseRequest] for which are taken
 	Signing crypto.Signer // ECDSA on P-256
+	// Greeting is what else the node's program is told, in JSON; nil is nothing.
+	Greeting []byte
 }
 
 // Joined is what a device has been given.
@@ -39,6 +42,7 @@ type Joined struct {
 	NodeKey     *signing.PublicKey  // verifies what the node seals
 	MQTTPort    uint16              // 0: its broker is elsewhere
 	Topics      []string            // on which it may command something
+	Welcome     []byte              // JSON: the answer to the greeting
 	ServerTime  time.Time           // when the node answered, by its own clock
 }
 
@@ -95,7 +99,7 @@ func (i Invitation) request(keys Keys) ([]byte, error) {
 		return nil, err
 	}
 	encode := base64.StdEncoding.EncodeToString
-	return json.Marshal(signRequest{CSR: encode(csr), Secret: i.Code, SigningCSR: encode(signingCSR)}) //nolint:gosec // the code is for the node, whose authority was verified
+	return json.Marshal(signRequest{CSR: encode(csr), Secret: i.Code, SigningCSR: encode(signingCSR), Greeting: keys.Greeting}) //nolint:gosec // the code is for the node, whose authority was verified
 }
 
 // tlsConfig lets only the invited to server finish the handshake, and keeps its authority.
@@ -149,7 +153,7 @@ func (i Invitation) parse(text []byte, keys Keys, authority *x509.Certificate, n
 	if err != nil {
 		return nil, err
 	}
-	joined := &Joined{Certificate: certs[0], Node: told.Node, MQTTPort: told.MQTTPort, Topics: told.Topics}
+	joined := &Joined{Certificate: certs[0], Node: told.Node, MQTTPort: told.MQTTPort, Topics: told.Topics, Welcome: told.Welcome}
 	if joined.Authorities, err = pki.ParseCertificates([]byte(told.Authorities)); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,29 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// What else device and node tell each other is told only with a signing key, and a bad word costs nothing.
+func TestGreeting(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	invitation, keys := n.invitation("sensor-7"), newKeys(t)
+	keys.Greeting = []byte(`"bad"`)
+	if _, err := invitation.Join(t.Context(), keys, nil, start); !isReason(err, pki.ReasonMalformed) {
+		t.Errorf("%v", err)
+	}
+	if n.issued() != 0 || len(n.greeted) != 0 {
+		t.Errorf("%d certificates, greeted %v", n.issued(), n.greeted)
+	}
+	keys.Greeting = []byte(`{"hello":"there"}`)
+	joined, err := invitation.Join(t.Context(), keys, nil, start)
+	if err != nil || string(joined.Welcome) != `{"hello":"there"}` || len(n.greeted) != 1 {
+		t.Errorf("%v, greeted %v", err, n.greeted)
+	}
+	got := n.post(n.client(nil), "/sign/sensor-8/pkcs10", asJSON, `{"csr":"`+csr(t, "sensor-8", newKey(t))+`","secret":"`+n.code("sensor-8")+`","greeting":{}}`, nil)
+	if got.status != http.StatusOK || strings.Contains(got.body, "welcome") || len(n.greeted) != 1 {
+		t.Errorf("%d %s, greeted %v", got.status, got.body, n.greeted)
+	}
+}
+
 // A refusal of the node comes with its reason.
 func TestJoinRefused(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,9 @@ type signRequest struct {
 	// SigningCSR is a PKCS 10 request with the key that is to be trusted for
 	// sealed messages. It needs the secret.
 	SigningCSR string `json:"signing_csr,omitempty"`
+	// Greeting is what the device's program has to tell the node's, which is its
+	// own affair. It needs the signing key.
+	Greeting json.RawMessage `json:"greeting,omitempty"`
 }
 
 // signReply is the answer.
@@ -37,6 +40,8 @@ type signReply struct {
 	NodeKey     string    `json:"node_key"` // PEM: verifies the node's answers
 	MQTTPort    uint16    `json:"mqtt_port,omitempty"`
 	Topics      []string  `json:"topics,omitempty"` // on which it may command something
+	// Welcome answers the greeting.
+	Welcome json.RawMessage `json:"welcome,omitempty"`
 }
 
 type refusal struct {
@@ -75,13 +80,19 @@ func (s *Server) signJSON(r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	var welcome json.RawMessage
+	if o.signKey != nil && len(body.Greeting) > 0 {
+		if welcome, o.accept, err = s.cfg.Welcome(name, body.Greeting); err != nil {
+			return reply{}, err
+		}
+	}
 	cert, err := s.issue(r, o)
 	if err != nil {
 		return reply{}, err
 	}
 	text, err := json.Marshal(signReply{
 		string(pki.EncodeCertificates(cert)), string(pki.EncodeCertificates(s.cfg.Authority().Anchors...)),
-		pki.SerialText(cert), cert.NotAfter.UTC(), s.cfg.Node, string(s.cfg.NodeKey.PEM()), s.cfg.MQTTPort, s.cfg.Topics(name),
+		pki.SerialText(cert), cert.NotAfter.UTC(), s.cfg.Node, string(s.cfg.NodeKey.PEM()), s.cfg.MQTTPort, s.cfg.Topics(name), welcome,
 	})
 	return reply{"application/json", false, append(text, '\n')}, err
 }

@@ -89,6 +89,9 @@ type Config struct {
 	Permit func(name string, byToken bool) error
 	// Topics are those on which a name may command something.
 	Topics func(name string) []string
+	// Welcome answers what a device that registers a signing key has to tell, in
+	// JSON. It changes nothing: accept does, once the certificate is issued.
+	Welcome func(name string, greeting []byte) (welcome []byte, accept func() error, err error)
 	// CheckPeer judges a client certificate again, as at the handshake: the
 	// connection may be older than a revocation.
 	CheckPeer func(tls.ConnectionState) error
@@ -111,7 +114,7 @@ func NewServer(c Config) (*Server, error) {
 	if c.Authority == nil || c.Journal == nil || c.Codes == nil || c.Signers == nil || c.NodeKey == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("enrolment needs an authority, a journal, codes, signers, the node's key, a clock and a log")
 	}
-	if c.Operator == nil || c.Permit == nil || c.Topics == nil || c.CheckPeer == nil {
+	if c.Operator == nil || c.Permit == nil || c.Topics == nil || c.Welcome == nil || c.CheckPeer == nil {
 		return nil, errors.New("enrolment needs to know operators, permits, topics and peers")
 	}
 	c.Limits = c.Limits.withDefaults()
