@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,6 +50,10 @@ type Actuator struct {
 	cfg    Config
 	origin time.Time
 
+	// What others tell of, who must not wait until the lock is free: a disk or a line may take its time under it.
+	up      atomic.Bool // the broker is
+	starved atomic.Bool // the node's watchdog is
+
 	mu      sync.Mutex
 	machine *Machine
 	timer   *time.Timer
@@ -60,6 +65,10 @@ type Actuator struct {
 	shown   Status
 	until   time.Duration // of shown
 	changed func()
+
+	saves   uint64        // counts the records to be saved
+	saving  chan struct{} // holds one while a record is being saved; taken with mu held, or without
+	written uint64        // the last of saves that was, of what saving guards
 }
 
 // New makes an actuator of a driver that is at its initial level. It drives nothing yet.
@@ -71,7 +80,7 @@ func New(cfg Config) (*Actuator, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Actuator{cfg: cfg, origin: time.Now(), saveAt: never, changed: func() {}}
+	a := &Actuator{cfg: cfg, origin: time.Now(), saveAt: never, changed: func() {}, saving: make(chan struct{}, 1)}
 	a.machine = NewMachine(cfg.Name, cfg.Rules, 0, on)
 	a.shown, a.until = a.machine.Status(0, cfg.Dims)
 	a.timer = time.AfterFunc(time.Hour, a.wake)
@@ -108,7 +117,7 @@ func (a *Actuator) Do(c Command) (detail string, err error) {
 	if a.closed {
 		return "", fmt.Errorf("output %s: %w", a.cfg.Name, os.ErrClosed)
 	}
-	if detail, err = a.machine.Do(a.now(), c); err != nil {
+	if detail, err = a.machine.Do(a.look(), c); err != nil {
 		return "", err
 	}
 	a.waiting = false
@@ -116,14 +125,25 @@ func (a *Actuator) Do(c Command) (detail string, err error) {
 	return detail, a.settle(true)
 }
 
-// Online tells whether the broker can be heard. Until it is told so for the first time it cannot.
+// Online tells whether the broker can be heard. Until it is told so for the first time it cannot. It does not wait.
 func (a *Actuator) Online(up bool) {
-	a.change(func(now time.Duration) { a.machine.Online(now, up) })
+	a.up.Store(up)
+	go a.wake()
 }
 
-// Healthy tells whether the node's watchdog is fed.
+// Healthy tells whether the node's watchdog is fed. It does not wait.
 func (a *Actuator) Healthy(ok bool) {
-	a.change(func(time.Duration) { a.machine.Healthy(ok) })
+	if a.starved.Swap(!ok) == ok {
+		go a.wake()
+	}
+}
+
+// look has the machine see what others told of, and gives the time.
+func (a *Actuator) look() time.Duration {
+	now := a.now()
+	a.machine.Online(now, a.up.Load())
+	a.machine.Healthy(!a.starved.Load())
+	return now
 }
 
 // change changes something that may change what the line has to do.
@@ -134,7 +154,7 @@ func (a *Actuator) change(f func(now time.Duration)) {
 	if a.closed {
 		return
 	}
-	f(a.now())
+	f(a.look())
 	_ = a.settle(false) // was logged
 }
 
@@ -252,17 +272,55 @@ func (a *Actuator) keep() {
 		return
 	}
 	a.saveAt = never
+	if r.On {
+		// The disk may take its time, and a rule must be able to switch off meanwhile.
+		a.saves++
+		a.stored = r
+		go func(number uint64) { a.noteSaved(a.write(number, r)) }(a.saves)
+		return
+	}
 	if err := a.save(r); err != nil {
-		a.cfg.Log.Error("the state of an output is not kept", "output", a.cfg.Name, "error", err)
-		a.saveAt = now + saveAfter
+		a.notKept(err)
 	}
 }
 
+func (a *Actuator) noteSaved(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && !a.closed {
+		a.notKept(err)
+		_ = a.settle(false) // sets the timer; was logged
+	}
+}
+
+// notKept has it tried again.
+func (a *Actuator) notKept(err error) {
+	a.cfg.Log.Error("the state of an output is not kept", "output", a.cfg.Name, "error", err)
+	a.stored = Record{On: true} // at no level: whatever is, is something else
+	a.saveAt = a.now() + saveAfter
+}
+
+// save returns when a record is durable.
 func (a *Actuator) save(r Record) error {
+	a.saves++
+	if err := a.write(a.saves, r); err != nil {
+		return err
+	}
+	a.stored = r
+	return nil
+}
+
+// write saves a record unless a later one was.
+func (a *Actuator) write(number uint64, r Record) error {
+	a.saving <- struct{}{}
+	defer func() { <-a.saving }()
+	if number < a.written {
+		return nil
+	}
 	if err := a.cfg.Store.Save(r); err != nil {
 		return fmt.Errorf("keeping the state of output %s: %w", a.cfg.Name, err)
 	}
-	a.stored = r
+	a.written = number
 	return nil
 }
 

@@ -21,15 +21,32 @@ var errFault = errors.New("injected fault")
 
 // memory is a store that forgets nothing, or breaks.
 type memory struct {
+	mu    sync.Mutex
 	saved []actuator.Record
 	fault error
 }
 
 func (m *memory) Save(r actuator.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.fault == nil {
 		m.saved = append(m.saved, r)
 	}
 	return m.fault
+}
+
+func (m *memory) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = err
+}
+
+// records are all that were saved, once whatever goes on has come to rest.
+func (m *memory) records() []actuator.Record {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.saved)
 }
 
 func do(t *testing.T, a *actuator.Actuator, command string) (detail string, err error) {
@@ -306,22 +323,73 @@ func TestKept(t *testing.T) {
 			mustDo(t, a, on)
 			mustDo(t, a, off)
 		}
-		if len(m.saved) != 0 {
-			t.Fatalf("saved %d times", len(m.saved))
+		if len(m.records()) != 0 {
+			t.Fatalf("saved %d times", len(m.records()))
 		}
 		mustDo(t, a, `{"state":"ON","brightness":9}`)
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
-		if len(m.saved) != 1 || !m.saved[0].On || m.saved[0].Level != 9 || m.saved[0].OnFor != 5*time.Second || m.saved[0].Left >= 0 {
-			t.Fatalf("saved %+v", m.saved)
+		if len(m.records()) != 1 || !m.records()[0].On || m.records()[0].Level != 9 || m.records()[0].OnFor != 5*time.Second || m.records()[0].Left >= 0 {
+			t.Fatalf("saved %+v", m.records())
 		}
 		mustDo(t, a, off)
-		if len(m.saved) != 2 || m.saved[1].On {
-			t.Fatalf("saved %+v", m.saved)
+		if len(m.records()) != 2 || m.records()[1].On {
+			t.Fatalf("saved %+v", m.records())
 		}
 		mustDo(t, a, on)
-		if err := a.Close(); err != nil || len(m.saved) != 3 || !m.saved[2].On {
-			t.Fatalf("saved %+v, %v", m.saved, err)
+		if err := a.Close(); err != nil || len(m.records()) != 3 || !m.records()[2].On {
+			t.Fatalf("saved %+v, %v", m.records(), err)
+		}
+	})
+}
+
+// A disk that takes its time keeps no rule waiting, and what it writes late does not undo what came after.
+func TestSlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, d := &slowDisk{release: make(chan struct{})}, &dimmer{start: time.Now()}
+		a := start(t, actuator.Config{Name: "led", Driver: d, Store: m, Restore: time.Hour, Rules: actuator.Rules{MaxOn: time.Minute}})
+		mustDo(t, a, on)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if d.level != 0 {
+			t.Fatal("max_on waits for the disk")
+		}
+		a.Online(false) // does not wait
+		a.Healthy(false)
+		close(m.release)
+		synctest.Wait()
+		if last := m.records()[len(m.records())-1]; last.On {
+			t.Errorf("kept at last: %+v", last)
+		}
+	})
+}
+
+type slowDisk struct {
+	memory
+	release chan struct{}
+}
+
+func (s *slowDisk) Save(r actuator.Record) error {
+	<-s.release
+	return s.memory.Save(r)
+}
+
+// What could not be kept is tried again, without a rule being late for that.
+func TestBrokenDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, d := &memory{fault: errFault}, &dimmer{start: time.Now()}
+		a := start(t, actuator.Config{Name: "led", Driver: d, Store: m, Restore: time.Hour, Rules: actuator.Rules{MaxOn: 7 * time.Second}})
+		mustDo(t, a, on)
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		m.fail(nil)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := strings.Join(d.wave, " "); got != "0:255 7000:0" {
+			t.Errorf("the line: %s", got)
+		}
+		if len(m.records()) != 1 || m.records()[0].On { // of the first attempt nobody knows what came of it
+			t.Errorf("saved %+v", m.records())
 		}
 	})
 }
@@ -330,19 +398,19 @@ func TestSwitchesAreKeptBeforehand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, d := &memory{}, &dimmer{start: time.Now()}
 		a := start(t, actuator.Config{Name: "pump", Driver: d, Store: m, Rules: actuator.Rules{Switches: 2, Window: time.Minute}})
-		m.fault = errFault
+		m.fail(errFault)
 		if _, err := do(t, a, on); !errors.Is(err, errFault) || d.level != 0 {
 			t.Errorf("got %v, the line is at %d", err, d.level)
 		}
-		m.fault = nil
+		m.fail(nil)
 		mustDo(t, a, on)
-		if len(m.saved) != 1 || len(m.saved[0].Switched) != 1 {
-			t.Errorf("saved %+v", m.saved)
+		if len(m.records()) != 1 || len(m.records()[0].Switched) != 1 {
+			t.Errorf("saved %+v", m.records())
 		}
 
 		// After a crash the one counts, and how long ago it was where that is known.
 		b := start(t, actuator.Config{Name: "pump", Store: m, Rules: actuator.Rules{Switches: 2, Window: time.Minute}})
-		b.Recall(m.saved[0], 10*time.Second)
+		b.Recall(m.records()[0], 10*time.Second)
 		mustDo(t, b, on)
 		mustDo(t, b, off)
 		if _, err := do(t, b, on); err == nil || err.Error() != "by max_switches: it may be switched on in 50 s" {
@@ -383,8 +451,8 @@ func TestResume(t *testing.T) {
 				a := start(t, actuator.Config{Name: "led", Driver: d, Dims: true, Rules: test.rules, Store: m, Restore: time.Hour})
 				a.Recall(test.record, test.elapsed)
 				a.Online(true)
-				if test.record.On && len(m.saved) > 0 {
-					t.Errorf("what is still to be judged was overwritten: %+v", m.saved)
+				if test.record.On && len(m.records()) > 0 {
+					t.Errorf("what is still to be judged was overwritten: %+v", m.records())
 				}
 				if test.first != "" {
 					mustDo(t, a, test.first)

@@ -127,10 +127,10 @@ func (l *fakeLine) count() int {
 	return len(l.calls)
 }
 
-// act is an actuator of a line, without rules.
-func act(t *testing.T, name string, l *fakeLine) *actuator.Actuator {
+// act is an actuator of a line.
+func act(t *testing.T, name string, l *fakeLine, rules actuator.Rules) *actuator.Actuator {
 	t.Helper()
-	a, err := actuator.New(actuator.Config{Name: name, Driver: l})
+	a, err := actuator.New(actuator.Config{Name: name, Driver: l, Rules: rules})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,8 +304,8 @@ func (n *node) config() agent.Config {
 	return agent.Config{
 		Node: nodeName, Key: n.keys["node"], Sequence: sequence, Dial: dialer(n.address),
 		Outputs: []agent.Output{
-			{Name: "led", Topic: ledTopic, PlainTopic: "plain/led", Actuator: act(n.t, "led", n.led)},
-			{Name: "fan", Topic: "fanStatus", Actuator: act(n.t, "fan", n.fan)},
+			{Name: "led", Topic: ledTopic, PlainTopic: "plain/led", Actuator: act(n.t, "led", n.led, actuator.Rules{})},
+			{Name: "fan", Topic: "fanStatus", Actuator: act(n.t, "fan", n.fan, actuator.Rules{})},
 		},
 		Policy: n.policy(n.t), Replay: n.store, Clock: n.clock,
 		Log: slog.New(slog.NewTextHandler(testWriter{n.t}, nil)),
