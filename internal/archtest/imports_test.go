@@ -72,6 +72,7 @@ func table() []row {
 		{"broker/internal/store", []string{"internal/boltfile"}, []string{bbolt}},
 		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
 		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"agent/outbox", []string{"signing", "internal/boltfile"}, []string{bbolt, rate}},
 		{"agent/sensor", nil, nil},
 		{"agent/homeassistant", nil, nil},
 		{"systemd", nil, []string{goSystemd, dbus, sys}},
