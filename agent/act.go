@@ -131,11 +131,16 @@ func (a *Agent) publishReading(j *job, id ident) {
 	a.stats.telemetry.Add(1)
 	if j.value == nil {
 		j.passed(stepActed, "accepted, and left encrypted")
+		a.acknowledge(j, id)
 		a.answer(j, id, signing.ReasonApplied, "")
 		return
 	}
 	topic, _ := VerifiedTopic(j.topic)
-	a.client.PublishAsync(mqtt.Message{Topic: topic, Payload: plainValue(j.value), QoS: min(j.qos, 1)}, nil)
+	a.client.PublishAsync(mqtt.Message{Topic: topic, Payload: plainValue(j.value), QoS: min(j.qos, 1)}, func(err error) {
+		if err == nil { // only now it cannot be lost here any more
+			a.acknowledge(j, id)
+		}
+	})
 	j.passed(stepActed, "published as verified")
 }
 

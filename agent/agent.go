@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pinseal/actuator"
+	"pinseal/agent/outbox"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 	"pinseal/signing/encryption"
@@ -84,6 +85,10 @@ type Config struct {
 	// told. Without it TellTime is not used.
 	TimeFrom string
 	TellTime TimeTaker
+	// Receiver names the signer in the policy, a node, whom the telemetry of this one is for: it is kept in Outbox, which
+	// the caller closes after Run, until that node has acknowledged it. Without it telemetry is for whoever listens.
+	Receiver string
+	Outbox   *outbox.Box
 	// QueueLength is how many messages of one topic may be under way, 4096 if zero. At most 4 MiB of them are, anyhow.
 	QueueLength int
 }

@@ -175,14 +175,19 @@ func (a *Agent) countUnanswered(err error) {
 }
 
 func (a *Agent) publishSealed(c signing.Claims, retained bool, done func(error)) error {
-	c, err := a.encrypt(c)
-	if err != nil {
-		return err
-	}
-	sealed, err := signing.Seal(a.cfg.Key, c)
+	sealed, err := a.seal(c)
 	if err != nil {
 		return err
 	}
 	a.client.PublishAsync(mqtt.Message{Topic: c.Topic, Payload: sealed, QoS: 1, Retained: retained}, done)
 	return nil
+}
+
+// seal encrypts by the rule of the topic, and signs.
+func (a *Agent) seal(c signing.Claims) ([]byte, error) {
+	c, err := a.encrypt(c)
+	if err != nil {
+		return nil, err
+	}
+	return signing.Seal(a.cfg.Key, c)
 }

@@ -21,6 +21,8 @@ func (cfg *Config) check() error {
 		return errors.New("the node needs a replay database")
 	case cfg.TimeFrom != "" && cfg.TellTime == nil:
 		return errors.New("there is somebody to ask for the time, and no clock to be told it")
+	case (cfg.Receiver == "") != (cfg.Outbox == nil):
+		return errors.New("an outbox and whom it is for go together")
 	case cfg.Clock == nil:
 		return errors.New("the node needs a clock")
 	}

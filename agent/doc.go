@@ -21,7 +21,8 @@
 //
 // Steps 1 to 9 change no state. Up to step 5 nothing is answered: there is a counter for every [signing.Reason] and a
 // log line, of which there are never more than a few a second. From step 6 on the signer gets a verdict; for accepted
-// telemetry the verified value is the answer, or a verdict if it is encrypted and stays so.
+// telemetry the verified value is the answer, or a verdict if it is encrypted and stays so; and a [Receipt], if its
+// quality of service asked for one.
 //
 // Signatures are verified in parallel, everything after that in the order of arrival: one order for each output, over
 // all its topics. Many commands may wait for one commit of the replay database; they are acted on in order when it is

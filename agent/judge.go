@@ -146,6 +146,9 @@ func (a *Agent) judgeTelemetry() {
 			<-j.verified
 			id, err := a.judgeReading(j)
 			if err != nil {
+				if reason, _ := reasonOf(err); reason == signing.ReasonDuplicate {
+					a.acknowledge(j, id) // the receipt was lost
+				}
 				a.refuse(j, id, err)
 				continue
 			}

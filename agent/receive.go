@@ -12,7 +12,7 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 	if a.stopping.Load() {
 		return // not acknowledged: the broker delivers it to the next run
 	}
-	if a.receiveTime(m) || a.asked(m) {
+	if a.receiveTime(m) || a.asked(m) || a.receiveAnswer(m) {
 		ack()
 		return
 	}

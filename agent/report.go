@@ -7,23 +7,40 @@ import (
 	"time"
 
 	"pinseal/actuator"
+	"pinseal/agent/outbox"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
 
-// Report seals msg, a JSON value, as this node's telemetry on [TelemetryTopic] and hands it to the broker, with its
-// plain value on the verified topic: nobody else verifies what the node itself says on its own broker. By an
-// [EncryptionRule] it is encrypted, and not published plain. It does not
-// wait. An error says that the report is lost; that the broker is away is none.
+// Report seals msg, a JSON value, as this node's telemetry on [TelemetryTopic]; by an [EncryptionRule] it is encrypted
+// first. With a [Config].Receiver it goes into the outbox, and Report returns when it is kept there. Otherwise it is
+// handed to the broker, with its plain value on the verified topic, unless it is encrypted: nobody else verifies what
+// the node itself says on its own broker. Report does not wait for any broker; an error says that the report is lost.
 func (a *Agent) Report(measure string, msg []byte) error {
-	topic, now := TelemetryTopic(a.cfg.Node, measure), a.cfg.Clock.Now()
-	number, err := a.reportNumbers.take(now)
-	if err != nil {
+	if err := a.report(TelemetryTopic(a.cfg.Node, measure), msg); err != nil {
 		return fmt.Errorf("reporting %s: %w", measure, err)
 	}
+	return nil
+}
+
+func (a *Agent) report(topic string, msg []byte) error {
+	a.reporting.Lock() // the numbers of a topic ascend as they are sent
+	defer a.reporting.Unlock()
+	now := a.cfg.Clock.Now()
+	number, err := a.reportNumbers.take(now)
+	if err != nil {
+		return err
+	}
 	c := signing.Claims{Topic: topic, IssuedAt: now, Sequence: number, Message: msg}
+	if a.remote != nil {
+		sealed, err := a.seal(c)
+		if err != nil {
+			return err
+		}
+		return a.remote.outbox.Put(outbox.Message{Topic: topic, Number: number, Sealed: sealed})
+	}
 	if err := a.publishSealed(c, false, nil); err != nil {
-		return fmt.Errorf("reporting %s: %w", measure, err)
+		return err
 	}
 	if rule, encrypted := a.policy.Load().encryptionOf(topic); encrypted && !rule.Republish {
 		return nil

@@ -32,6 +32,9 @@ type Agent struct {
 	verdicts  chan verdict
 
 	reportNumbers stock
+	reporting     sync.Mutex // one report at a time
+	receipts      *receipts
+	remote        *remote // nil: telemetry is for nobody in particular
 
 	policy   atomic.Pointer[policy]
 	started  atomic.Bool
@@ -87,6 +90,8 @@ func New(cfg Config) (*Agent, error) {
 		asking:    newAsking(),
 
 		reportNumbers: stock{from: cfg.Sequence},
+		receipts:      newReceipts(),
+		remote:        cfg.newRemote(),
 	}
 	a.time = a.newTimekeeping()
 	a.verifier.length = cfg.QueueLength
@@ -133,6 +138,7 @@ func (a *Agent) clientConfig() mqtt.Config {
 		subs = append(subs, mqtt.Subscription{Filter: a.loopback.topic, QoS: 1})
 	}
 	subs = append(subs, a.time.subscriptions()...)
+	subs = append(subs, a.remote.subscriptions()...)
 	return mqtt.Config{
 		Dial:          a.cfg.Dial,
 		ClientID:      a.cfg.ClientID,
@@ -162,8 +168,10 @@ func (a *Agent) availability(what string) *mqtt.Message {
 
 // announce publishes what stands on the broker about this node.
 func (a *Agent) announce() {
-	if err := a.announceChallenge(); err != nil {
-		a.cfg.Log.Error("cannot seal the challenge", "error", err)
+	if len(a.outputs) > 0 { // or there is nothing to command
+		if err := a.announceChallenge(); err != nil {
+			a.cfg.Log.Error("cannot seal the challenge", "error", err)
+		}
 	}
 	a.show()
 }
@@ -209,6 +217,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopTime()
 	var clocks sync.WaitGroup
 	clocks.Go(func() { a.keepTime(timeCtx) })
+	clocks.Go(func() { a.runOutbox(timeCtx) })
 	connected, err := a.connect(ctx)
 	if connected {
 		<-ctx.Done()
@@ -237,6 +246,7 @@ func (a *Agent) start() (stop func()) {
 		actors.Go(func() { a.actOnCommands(o) })
 	}
 	sealers.Go(a.sendVerdicts)
+	sealers.Go(a.sendReceipts)
 	return func() {
 		a.stopping.Store(true)
 		a.telemetry.in.close()
@@ -252,6 +262,7 @@ func (a *Agent) start() (stop func()) {
 		a.verifier.close()
 		verifiers.Wait()
 		close(a.verdicts)
+		a.receipts.close()
 		sealers.Wait()
 	}
 }

@@ -44,7 +44,7 @@ func (b bundle) signers() string    { return filepath.Join(b.dir, "signers") }
 func readBundle(dir string) (bundle, error) {
 	b := bundle{dir: dir}
 	path := filepath.Join(dir, "client.toml")
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // the configuration or a flag names the folder
 	if errors.Is(err, os.ErrNotExist) {
 		return b, withHint(fmt.Errorf("%s is not a bundle: it has no client.toml", dir), "pinseal init and pinseal device add write bundles; copy the whole folder")
 	}

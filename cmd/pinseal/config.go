@@ -29,6 +29,7 @@ type config struct {
 	Inputs    []inputConfig    `toml:"input"`
 	Sensors   []sensorConfig   `toml:"sensor"`
 	Batches   []batchConfig    `toml:"batch"`
+	Outbox    outboxConfig     `toml:"outbox"`
 	Permits   []permitConfig   `toml:"permit"`
 	Telemetry []telemetryRule  `toml:"telemetry"`
 	Legacy    []legacyConfig   `toml:"legacy"`
@@ -74,6 +75,7 @@ type tlsConfig struct {
 type agentConfig struct {
 	SignKey     string        `toml:"sign_key"`    // the key that seals verdicts
 	Broker      brokerURL     `toml:"broker"`      // empty: the embedded broker
+	Bundle      string        `toml:"bundle"`      // in the place of all others: what device add made
 	CA          string        `toml:"ca"`          // for a broker elsewhere
 	Certificate string        `toml:"certificate"` // for a broker elsewhere
 	Key         string        `toml:"key"`         // for a broker elsewhere
@@ -159,7 +161,7 @@ func readConfig(path string) (*config, error) {
 	}
 	cfg.source = source{path, data}
 	cfg.resolve(filepath.Dir(path))
-	return cfg, nil
+	return cfg, cfg.takeBundle()
 }
 
 // positionError is a mistake at a place of the configuration, both counted from 1.
@@ -203,7 +205,7 @@ func parseConfig(data []byte) (*config, error) {
 // paths are the files that the configuration names.
 func (c *config) paths() []*string {
 	return []*string{
-		&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Auth.ACLFile, &c.Auth.PasswordFile,
+		&c.TLS.CA, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CRL, &c.Agent.SignKey, &c.Agent.CA, &c.Agent.Certificate, &c.Agent.Key, &c.Agent.Bundle, &c.Auth.ACLFile, &c.Auth.PasswordFile,
 		&c.Auth.Token.CA, &c.Auth.Token.IntrospectionCredentials,
 	}
 }

@@ -30,7 +30,7 @@ func defaultConfig() *config {
 
 // fillIn gives the defaults that depend on what was written.
 func (c *config) fillIn() {
-	if len(c.Listeners) == 0 && c.Agent.Broker == "" {
+	if len(c.Listeners) == 0 && c.Agent.Broker == "" && c.Agent.Bundle == "" {
 		c.Listeners = []listenerConfig{{Address: defaultListen}}
 	}
 	c.fillInInputs()
@@ -44,13 +44,13 @@ func (c *config) fillIn() {
 
 // check holds the rules that reach over more than one value.
 func (c *config) check(data []byte) error {
-	if c.Node == "" {
+	if c.Node == "" && c.Agent.Bundle == "" {
 		return at(data, place{key: "node"}, `node is missing; write node = "NAME" at the top`)
 	}
 	if c.Clock.From != "" && c.Clock.Trust == "never" {
 		return at(data, place{table: "clock", key: "from"}, `with trust = "never" no time is trusted, whoever tells it`)
 	}
-	if c.Clock.From == c.Node {
+	if c.Clock.From != "" && c.Clock.From == c.Node {
 		return at(data, place{table: "clock", key: "from"}, "the node cannot tell itself the time")
 	}
 	if c.Agent.Broker != "" && len(c.Listeners) > 0 {
@@ -75,6 +75,9 @@ func (c *config) check(data []byte) error {
 		return err
 	}
 	if err := c.checkOutputs(data); err != nil {
+		return err
+	}
+	if err := c.checkOutbox(data); err != nil {
 		return err
 	}
 	if err := c.checkInputs(data); err != nil {

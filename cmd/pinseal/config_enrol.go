@@ -79,7 +79,7 @@ func (c *config) checkEnrol(data []byte) error {
 		return nil
 	case c.Enrol.Address.unix():
 		return at(data, here, "devices join over the network: HOST:PORT")
-	case c.Agent.Broker != "":
+	case c.Agent.Broker != "" || c.Agent.Bundle != "":
 		return at(data, here, "devices join a node that has its own broker")
 	}
 	if _, err := c.Enrol.port(); err != nil {

@@ -36,8 +36,7 @@ func listenControl(path string, handle controlHandler) (*controlServer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, withHint(fmt.Errorf("making the folder of the control socket: %w", err), "run as root or as the user pinseal, or use --dir DIR")
 	}
-	if conn, err := dialControl(path); err == nil {
-		_ = conn.Close()
+	if controlLives(path) {
 		return nil, withHint(fmt.Errorf("a node is already running on %s", path), "stop it first: systemctl stop pinseal, or Ctrl-C in its terminal")
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -55,6 +54,23 @@ func listenControl(path string, handle controlHandler) (*controlServer, error) {
 		return nil, errors.Join(fmt.Errorf("protecting the control socket: %w", err), listener.Close())
 	}
 	return &controlServer{listener, handle}, nil
+}
+
+// controlLives says whether somebody listens. Of a node that was killed while it started a command, that command keeps
+// the socket until its program runs: a moment.
+func controlLives(path string) bool {
+	const looks, apart = 5, 40 * time.Millisecond
+	for look := range looks {
+		conn, err := dialControl(path)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		if look < looks-1 {
+			time.Sleep(apart)
+		}
+	}
+	return true
 }
 
 // Run answers until the context ends.

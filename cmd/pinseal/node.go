@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/agent/outbox"
 	"pinseal/broker"
 	"pinseal/gpio"
 	"pinseal/internal/clock"
@@ -35,6 +36,7 @@ type node struct {
 	chip    gpio.Chip
 	outputs []*nodeOutput
 	inputs  []*input
+	outbox  *outbox.Box // nil unless telemetry is for another node
 	replay  *replay.Store
 	numbers *sequence.Counter
 	servers []*pki.Server
@@ -58,8 +60,9 @@ type node struct {
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
+	l = cfg.place(l)
 	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
-	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openAgent, n.openEnrolment, n.openMonitor}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openOutbox, n.openAgent, n.openEnrolment, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -206,7 +209,8 @@ func (n *node) openAgent() error {
 		Discovery: discovery,
 		Node:      string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
 		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue),
-		ServeTime: n.config.Clock.Serve, TimeFrom: string(n.config.Clock.From), TellTime: n.clock, Log: n.log.With("part", "agent"),
+		ServeTime: n.config.Clock.Serve, TimeFrom: string(n.config.Clock.From), TellTime: n.clock,
+		Receiver: string(n.config.Outbox.Node), Outbox: n.outbox, Log: n.log.With("part", "agent"),
 	})
 	return err
 }
@@ -304,6 +308,9 @@ func (n *node) close() error {
 	}
 	if n.chip != nil {
 		errs = append(errs, n.chip.Close())
+	}
+	if n.outbox != nil {
+		errs = append(errs, n.outbox.Close())
 	}
 	if n.replay != nil {
 		errs = append(errs, n.replay.Close())

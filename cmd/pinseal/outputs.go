@@ -21,6 +21,9 @@ type nodeOutput struct {
 }
 
 func (n *node) openOutputs() (err error) {
+	if len(n.config.Outputs)+len(n.config.Inputs) == 0 && n.config.GPIO.Chip != "sim" {
+		return nil // a machine with nothing but sensors need not have lines
+	}
 	if n.chip, err = openChip(n.config.GPIO.Chip, n.layout); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (c *config) brokerRules(i int) []broker.Rule {
 func ownTopics(node string) []string {
 	return []string{
 		agent.AvailabilityTopic(node), agent.ChallengeTopic(node),
-		agent.TimeTopic(node), agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
+		agent.TimeTopic(node), agent.StateTopic(node, "+"), agent.StatusTopic(node, "+"), agent.VerdictTopic(node, "+"), agent.ReceiptTopic(node, "+"), agent.LoopbackTopic(node), "verified/#",
 		"+/device/" + node + "/config", // of Home Assistant's discovery, whatever its prefix is or was
 	}
 }

@@ -71,7 +71,7 @@ func table() []row {
 		{"broker/internal/frame", nil, nil},
 		{"broker/internal/store", []string{"internal/boltfile"}, []string{bbolt}},
 		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
-		{"agent", []string{"actuator", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"agent", []string{"actuator", "agent/outbox", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
 		{"agent/outbox", []string{"signing", "internal/boltfile"}, []string{bbolt, rate}},
 		{"agent/sensor", nil, nil},
 		{"agent/homeassistant", nil, nil},

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"pinseal/agent/outbox"
+	"pinseal/internal/mqtt"
+	"pinseal/signing"
+)
+
+// remote is the node that this one's telemetry is for.
+type remote struct {
+	name               string
+	receipts, verdicts string // topics
+	outbox             *outbox.Box
+}
+
+// newRemote gives nil where telemetry is for nobody in particular.
+func (cfg *Config) newRemote() *remote {
+	if cfg.Receiver == "" {
+		return nil
+	}
+	return &remote{
+		name: cfg.Receiver, outbox: cfg.Outbox,
+		receipts: ReceiptTopic(cfg.Receiver, cfg.Node), verdicts: VerdictTopic(cfg.Receiver, cfg.Node),
+	}
+}
+
+func (r *remote) subscriptions() []mqtt.Subscription {
+	if r == nil {
+		return nil
+	}
+	return []mqtt.Subscription{{Filter: r.receipts, QoS: 1}, {Filter: r.verdicts, QoS: 1}}
+}
+
+// runOutbox publishes what waits in the outbox until ctx ends.
+func (a *Agent) runOutbox(ctx context.Context) {
+	if a.remote == nil {
+		return
+	}
+	a.remote.outbox.Run(ctx, func(m outbox.Message, done func(error)) {
+		a.client.PublishAsync(mqtt.Message{Topic: m.Topic, Payload: m.Sealed, QoS: 1}, done)
+	})
+}
+
+// receiveAnswer takes what the receiver of our telemetry says about it; only with its signature it counts.
+func (a *Agent) receiveAnswer(m mqtt.Message) bool {
+	r := a.remote
+	if r == nil || m.Topic != r.receipts && m.Topic != r.verdicts {
+		return false
+	}
+	if err := a.hearAnswer(m); err != nil {
+		a.cfg.Log.Warn("answer ignored", "topic", m.Topic, "error", err)
+	}
+	return true
+}
+
+func (a *Agent) hearAnswer(m mqtt.Message) error {
+	if len(m.Payload) > signing.MaxSealedBytes {
+		return fmt.Errorf("longer than %d bytes", signing.MaxSealedBytes)
+	}
+	p := a.policy.Load()
+	sealed, signer, err := signing.Open(m.Payload, m.Topic, p.keyring)
+	if err != nil {
+		return err
+	}
+	if signer.Name != a.remote.name {
+		return fmt.Errorf("signed by %s, not by %s", signer.Name, a.remote.name)
+	}
+	if m.Topic == a.remote.receipts {
+		return a.hearReceipt(p.own, sealed.JSON())
+	}
+	return a.hearVerdict(p.own, sealed.JSON())
+}
+
+func (a *Agent) hearReceipt(own string, msg []byte) error {
+	r, err := ParseReceipt(msg)
+	if err != nil || r.KeyID != own {
+		return err
+	}
+	for _, accepted := range r.Accepted {
+		for _, number := range accepted.Sequences {
+			a.remote.outbox.Accepted(accepted.Topic, number)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) hearVerdict(own string, msg []byte) error {
+	v, err := ParseVerdict(msg)
+	if err != nil || v.KeyID != own {
+		return err
+	}
+	if v.Reason == signing.ReasonApplied { // what stays encrypted is answered so
+		a.remote.outbox.Accepted(v.Topic, v.Sequence)
+	} else {
+		a.remote.outbox.Refused(v.Topic, v.Sequence, v.Reason)
+	}
+	return nil
+}
