@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -70,8 +71,45 @@ func (a *Agent) asked(m mqtt.Message) bool {
 	}
 	if string(m.Payload) == d.Word && a.asking.Allow() {
 		a.show()
+		a.reports.each(func(topic string, m mqtt.Message) {
+			if a.policy.Load().shows(topic) {
+				a.client.PublishAsync(m, nil)
+			}
+		})
 	}
 	return true
 }
 
 func newAsking() *rate.Limiter { return rate.NewLimiter(rate.Every(askedEvery), askedBurst) }
+
+// publishReport publishes plain what the node itself says as telemetry of this topic, and keeps it for who has just started: an input that changes once
+// in a week would not be known until then.
+func (a *Agent) publishReport(topic string, m mqtt.Message) {
+	if a.cfg.Discovery != nil {
+		a.reports.keep(topic, m)
+	}
+	a.client.PublishAsync(m, nil)
+}
+
+// latest is the last message by topic of telemetry. It holds as many as the node has inputs, sensors and batches.
+type latest struct {
+	mu       sync.Mutex
+	messages map[string]mqtt.Message
+}
+
+func (l *latest) keep(topic string, m mqtt.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.messages == nil {
+		l.messages = make(map[string]mqtt.Message)
+	}
+	l.messages[topic] = m
+}
+
+func (l *latest) each(do func(topic string, m mqtt.Message)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for topic, m := range l.messages {
+		do(topic, m)
+	}
+}

@@ -59,6 +59,28 @@ func TestDiscoveryIsRepeated(t *testing.T) {
 	}
 }
 
+// TestReportsAreRepeated: who has just started is told what the node itself said last, and nothing of others.
+func TestReportsAreRepeated(t *testing.T) {
+	n, confirmed := startDiscovered(t)
+	<-confirmed
+	for _, state := range []string{`{"state":"ON"}`, `{"state":"OFF"}`} {
+		if err := n.agent.Report("door", []byte(state)); err != nil {
+			t.Fatal(err)
+		}
+		n.next()
+	}
+	n.publish("telemetry/sensor-1/load", n.sealed(t, "sensor", "telemetry/sensor-1/load", `1`))
+	n.next()
+	n.publish("ha/status", []byte("online"))
+	if m := n.next(); m.Topic != "verified/raspiflow/door" || string(m.Payload) != `{"state":"OFF"}` {
+		t.Errorf("told %s on %s", m.Payload, m.Topic)
+	}
+	n.publish("telemetry/sensor-1/load", n.sealed(t, "sensor", "telemetry/sensor-1/load", `2`))
+	if m := n.next(); string(m.Payload) != "2" {
+		t.Errorf("told %s on %s, too", m.Payload, m.Topic)
+	}
+}
+
 func TestDiscoveryIsChecked(t *testing.T) {
 	n := startNode(t, setup{})
 	for name, d := range map[string]*agent.Discovery{

@@ -63,6 +63,12 @@ func (c *policy) encryptionOf(topic string) (EncryptionRule, bool) {
 	return EncryptionRule{}, false
 }
 
+// shows says whether telemetry of this topic is published in the clear as well.
+func (c *policy) shows(topic string) bool {
+	rule, encrypted := c.encryptionOf(topic)
+	return !encrypted || rule.Republish
+}
+
 // openCommand is the first part of step 9 for a command: what its message says is in c.value afterwards.
 func (c *command) openCommand(o *output) error {
 	if c.legacy != nil {

@@ -42,11 +42,11 @@ func (a *Agent) report(topic string, msg []byte) error {
 	if err := a.publishSealed(c, false, nil); err != nil {
 		return err
 	}
-	if rule, encrypted := a.policy.Load().encryptionOf(topic); encrypted && !rule.Republish {
+	if !a.policy.Load().shows(topic) {
 		return nil
 	}
 	verified, _ := VerifiedTopic(topic)
-	a.client.PublishAsync(mqtt.Message{Topic: verified, Payload: plainValue(msg), QoS: 1}, nil)
+	a.publishReport(topic, mqtt.Message{Topic: verified, Payload: plainValue(msg), QoS: 1})
 	return nil
 }
 

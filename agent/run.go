@@ -48,6 +48,7 @@ type Agent struct {
 	counters map[signing.Reason]*tally
 	unjudged *tally
 	asking   *rate.Limiter // of software that discovers devices
+	reports  latest        // for it
 	stats    struct{ telemetry, unjudged, unanswered atomic.Uint64 }
 
 	mu              sync.Mutex
