@@ -21,12 +21,16 @@ func (c *deviceAddCmd) invite(std streams, l layout, cfg *config) error {
 	if err != nil {
 		return err
 	}
+	// [enrol] may be new: then the service needs the authority's key from now on.
+	if err := c.share(); err != nil {
+		return err
+	}
 	err = askNode(l.control(), "code", c.Name, enrol.HashCode(invitation.Code))
 	if errors.Is(err, errNotRunning) {
 		return withHint(err, "a device joins a node that runs: systemctl start pinseal, or %s", c.command("run"))
 	}
 	if err != nil {
-		return fmt.Errorf("the node: %w", err)
+		return withHint(fmt.Errorf("the node: %w", err), "restart it, systemctl restart pinseal or %s, and try again", c.command("run"))
 	}
 	if err := c.admitBack(l, cfg); err != nil {
 		return err

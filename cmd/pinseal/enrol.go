@@ -92,12 +92,15 @@ func (n *node) readEnrolAuthority(e *enrolment) error {
 	return nil
 }
 
-// reloadEnrolment goes with the reload of everything else.
-func (n *node) reloadEnrolment() error {
+// reloadEnrolment goes with the reload of everything else. That the authority cannot be read must not keep a signer's
+// revocation from taking effect.
+func (n *node) reloadEnrolment() {
 	if n.enrolment == nil {
-		return nil
+		return
 	}
-	return n.readEnrolAuthority(n.enrolment)
+	if err := n.readEnrolAuthority(n.enrolment); err != nil {
+		n.log.Error("devices join under the authority as it was", "error", err)
+	}
 }
 
 func (e *enrolment) run(ctx context.Context) error { return e.server.Run(ctx, e.socket, e.tls) }
@@ -169,7 +172,7 @@ func (n *node) addCode(device, hash string) error {
 		if n.config.enrols() {
 			return errors.New("it lets no devices join, its log says why; pinseal doctor knows the cure")
 		}
-		return errors.New("this node lets no devices join: it has no [enrol] in its configuration")
+		return errors.New("it was started without [enrol] in its configuration")
 	}
 	now := n.clock.FloorNow()
 	return n.enrolment.codes.Add(device, hash, now.Add(time.Duration(n.config.Enrol.CodeLifetime)), now)
@@ -214,9 +217,12 @@ func (n joiningSigners) Add(device string, key *signing.PublicKey) error {
 
 // enrolAddress is where devices reach a node's enrolment: its host as the operator reaches it.
 func (c *deviceAddCmd) enrolAddress(l layout, cfg *config) (host string, port uint16, err error) {
-	if port, err = cfg.Enrol.port(); err != nil {
-		return "", 0, withHint(fmt.Errorf("this node lets no devices join: %w", err),
+	if !cfg.enrols() {
+		return "", 0, withHint(errors.New("this node lets no devices join: its configuration has no [enrol]"),
 			"write [enrol] with address = %s into %s and restart the node; or --out FOLDER makes the device's keys here", strconv.Quote(defaultEnrol), l.config)
+	}
+	if port, err = cfg.Enrol.port(); err != nil { // was checked when it was read
+		return "", 0, err
 	}
 	client, err := c.clientConfig(l, cfg)
 	return client.Host, port, err

@@ -365,9 +365,6 @@ func (n *node) Reload() error {
 			return explainTLS(err)
 		}
 	}
-	if err := n.reloadEnrolment(); err != nil {
-		return err
-	}
 	if err := n.agent.SetPolicy(policy); err != nil {
 		return err
 	}
@@ -381,6 +378,7 @@ func (n *node) Reload() error {
 	}
 	n.current.Store(cfg)
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
+	n.reloadEnrolment()
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	n.warnOfRestart(cfg)
 	return nil
