@@ -36,6 +36,7 @@ type Broker struct {
 	keeper    keeper
 	journal   journal
 	system    system
+	tidier    tidier
 	version   string
 	pieces    pieces
 	wsBuffers sync.Pool // of what is being written to a WebSocket
@@ -167,6 +168,7 @@ func (b *Broker) tick(ctx context.Context) {
 			b.endLogins(now)
 			b.conns.forgetConnects(now)
 			b.publishSystem(now)
+			b.tidy()
 		}
 	}
 }

@@ -24,3 +24,9 @@ func Records() map[string]func([]byte) ([]byte, error) {
 		},
 	}
 }
+
+// Tidier is tidier, for tests.
+type Tidier = tidier
+
+// Due is due.
+func (t *tidier) Due(handshakes uint64) bool { return t.due(handshakes) }

@@ -31,12 +31,12 @@ func main() {
 	defer stop()
 	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
 	only := flag.Bool("brokers", false, "only measure the brokers, pinseal's and mosquitto")
-	row := flag.String("row", "", "with -brokers, only rows that have this `text` in their name")
+	row := flag.String("row", "", "with -brokers or -profile, only rows of the brokers' table that have this `text` in their name")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
 	var err error
 	if *profile != "" {
-		err = runProfile(ctx, *profile)
+		err = runProfile(ctx, *profile, *row)
 	} else {
 		err = run(ctx, max(*rounds, 1), *only, *row, os.Stdout)
 	}

@@ -17,8 +17,9 @@ import (
 //go:embed profile/hook.go.txt
 var profileHook []byte
 
-// runProfile loads a pinseal that was built with a profiling hook, which the real one has not, and writes what it did.
-func runProfile(ctx context.Context, to string) (err error) {
+// runProfile loads a pinseal that was built with a profiling hook, which the real one has not, and writes what it did:
+// with commands, or with a row of the brokers' table.
+func runProfile(ctx context.Context, to, row string) (err error) {
 	at, err := makePlace()
 	if err != nil {
 		return err
@@ -47,11 +48,16 @@ func runProfile(ctx context.Context, to string) (err error) {
 	if err != nil {
 		return explain(err, s)
 	}
-	rate, err := l.profiled(ctx, to)
+	work := (*life).commandLoad
+	if row != "" {
+		work, err = workOf(row)
+	}
+	if err == nil {
+		err = l.profiled(ctx, to, work)
+	}
 	if err := errors.Join(err, l.stop()); err != nil {
 		return explain(err, s)
 	}
-	fmt.Printf("%.0f commands a second\n", rate)
 	return errors.Join(
 		top(ctx, to, "-nodecount=10"),
 		top(ctx, to, "-cum", "-show=^pinseal/", "-nodecount=30"), // where in the project the time goes
@@ -66,21 +72,41 @@ func top(ctx context.Context, profile string, flags ...string) error {
 	return cmd.Run()
 }
 
-// profiled loads the stack and profiles it meanwhile.
-func (l *life) profiled(ctx context.Context, to string) (float64, error) {
-	packets, err := l.packets(l.load, alternating)
-	if err != nil {
-		return 0, err
+// workOf is the first row of the brokers' table that has the text in its name.
+func workOf(row string) (func(l *life, ctx context.Context) error, error) {
+	for _, m := range measurements() {
+		if strings.Contains(m.row, row) {
+			return func(l *life, ctx context.Context) error {
+				c, err := m.take(l, ctx)
+				fmt.Printf("%s: %.0f\n", m.row, c.perSecond)
+				return err
+			}, nil
+		}
 	}
+	return nil, fmt.Errorf("no row has %q in its name", row)
+}
+
+// profiled loads the stack and profiles it meanwhile.
+func (l *life) profiled(ctx context.Context, to string, work func(l *life, ctx context.Context) error) error {
 	process := l.commands[0].Process
 	if err := process.Signal(syscall.SIGUSR1); err != nil {
-		return 0, err
+		return err
+	}
+	if err := work(l, ctx); err != nil {
+		return err
+	}
+	return errors.Join(process.Signal(syscall.SIGUSR1), awaitFile(ctx, to))
+}
+
+// commandLoad has commands acted on as fast as they are.
+func (l *life) commandLoad(ctx context.Context) error {
+	packets, err := l.packets(l.load, alternating)
+	if err != nil {
+		return err
 	}
 	rate, _, err := sustained(ctx, l, packets)
-	if err != nil {
-		return 0, err
-	}
-	return rate, errors.Join(process.Signal(syscall.SIGUSR1), awaitFile(ctx, to))
+	fmt.Printf("%.0f commands a second\n", rate)
+	return err
 }
 
 // awaitFile waits until the hook has renamed its file to what it is to be called.
