@@ -43,6 +43,7 @@ type cli struct {
 	Passwd  passwdCmd  `cmd:"" help:"Set or delete a password, as mosquitto_passwd does."`
 	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`
 	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
+	Import  importCmd  `cmd:"" help:"Make a configuration of mosquitto.conf."`
 	Install installCmd `cmd:"" help:"Make the node a service of this machine, or of an image."`
 	Flash   flashCmd   `cmd:"" help:"Prepare a Raspberry Pi OS card, so that the Pi comes up as a node on first boot."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -84,6 +84,7 @@ func table() []row {
 		{"internal/filewatch", nil, []string{sys}},
 		{"internal/metrics", nil, nil},
 		{"internal/load", nil, nil},
+		{"internal/mosquitto", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
