@@ -31,6 +31,7 @@ func main() {
 	defer stop()
 	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
 	only := flag.Bool("brokers", false, "only measure the brokers, pinseal's and mosquitto")
+	idle := flag.Bool("idle", false, "only measure what a node costs that nobody asks for anything")
 	row := flag.String("row", "", "with -brokers or -profile, only rows of the brokers' table that have this `text` in their name")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
@@ -38,7 +39,7 @@ func main() {
 	if *profile != "" {
 		err = runProfile(ctx, *profile, *row)
 	} else {
-		err = run(ctx, max(*rounds, 1), *only, *row, os.Stdout)
+		err = run(ctx, max(*rounds, 1), parts{*only, *idle, *row}, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -46,7 +47,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, rounds int, onlyBrokers bool, row string, out io.Writer) (err error) {
+// parts says what of all is measured.
+type parts struct {
+	onlyBrokers, onlyIdle bool
+	row                   string // of the brokers
+}
+
+func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
 	at, err := makePlace()
 	if err != nil {
 		return err
@@ -57,6 +64,9 @@ func run(ctx context.Context, rounds int, onlyBrokers bool, row string, out io.W
 	program := filepath.Join(at.disk, "pinseal")
 	if err := build(ctx, program); err != nil {
 		return err
+	}
+	if p.onlyIdle {
+		return measureIdle(ctx, program, out, tell)
 	}
 	us, err := ours(ctx, program, at)
 	if err != nil {
@@ -70,23 +80,23 @@ func run(ctx context.Context, rounds int, onlyBrokers bool, row string, out io.W
 	alone := mosquittoAlone(them)
 	for i := range rounds {
 		tell := func(what string) { tell(fmt.Sprintf("round %d of %d: %s", i+1, rounds, what)) }
-		if !onlyBrokers {
+		if !p.onlyBrokers {
 			if err := round(ctx, r, us, them, tell); err != nil {
 				return err
 			}
 		}
-		if i >= brokerRounds && !onlyBrokers {
+		if i >= brokerRounds && !p.onlyBrokers {
 			continue
 		}
-		if err := brokers.brokers(ctx, us, alone, row, tell); err != nil {
+		if err := brokers.brokers(ctx, us, alone, p.row, tell); err != nil {
 			return err
 		}
 	}
 	tell("")
-	if onlyBrokers {
+	if p.onlyBrokers {
 		return brokers.write(out)
 	}
-	return errors.Join(r.write(out, rounds, time.Since(begin)), brokers.write(out))
+	return errors.Join(r.write(out, rounds, time.Since(begin)), brokers.write(out), measureIdle(ctx, program, out, progress(os.Stderr)))
 }
 
 // round measures every stack once, and the bare operations.
