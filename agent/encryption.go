@@ -10,8 +10,8 @@ import (
 
 // EncryptionRule has the messages on the topics that match Filter encrypted: one in the clear is refused, and what the
 // node itself seals for them it encrypts; states of outputs, which are plain otherwise, it seals and encrypts. Whether
-// the node is available is always plain: the broker says that. For a topic that several rules match, the first counts. An output is encrypted
-// on all its topics if it is on one.
+// the node is available is always plain: the broker says that. For a topic that several rules match, the first counts.
+// An output is encrypted on all its topics if it is on one.
 type EncryptionRule struct {
 	Filter string
 	// To is whom the node encrypts to. Without anybody, it seals nothing itself for these topics.
