@@ -34,7 +34,8 @@ type Authority struct {
 }
 
 // CreateAuthority makes a self-signed authority with a new key, valid for 20
-// years from a day before now. It may sign leaf certificates only. commonName
+// years from a day before now. It may sign leaf certificates, and authorities
+// that may sign nothing else. commonName
 // is text for people, one to 64 printable characters.
 func CreateAuthority(commonName string, now time.Time) (*Authority, error) {
 	if commonName == "" || len(commonName) > maxNameBytes || strings.ContainsFunc(commonName, unprintable) {
@@ -51,7 +52,7 @@ func CreateAuthority(commonName string, now time.Time) (*Authority, error) {
 	template.NotAfter = template.NotBefore.AddDate(authorityYears, 0, 0)
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	template.IsCA = true
-	template.MaxPathLenZero = true
+	template.MaxPathLen = 1 // room for the one that replaces it, see Cross
 	cert, err := sign(template, template, key.Public(), key)
 	if err != nil {
 		return nil, err
@@ -61,9 +62,11 @@ func CreateAuthority(commonName string, now time.Time) (*Authority, error) {
 
 func unprintable(r rune) bool { return r < ' ' || r > '~' }
 
-// ParseAuthority reads an authority from its certificate and private key,
-// both PEM. It refuses a certificate that may not sign others and a key that
-// does not belong to it. An expired authority is read, but issues nothing.
+// ParseAuthority reads an authority from its certificate and private key, both
+// PEM. Beside its own, there may be the certificates of others that are trusted,
+// such as the one that it has replaced. It refuses a certificate that may not
+// sign others and a key that belongs to none. An expired authority is read, but
+// issues nothing.
 func ParseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 	certs, err := ParseCertificates(certPEM)
 	if err != nil {
@@ -73,16 +76,36 @@ func ParseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authority's key: %w", err)
 	}
-	if len(certs) != 1 {
-		return nil, fmt.Errorf("authority's certificate: %d certificates, want one", len(certs))
+	for _, cert := range certs {
+		if err := checkAuthority(cert); err != nil {
+			return nil, err
+		}
+		if Belongs(key, cert) {
+			return &Authority{cert: cert, key: key}, nil
+		}
 	}
-	if err := checkAuthority(certs[0]); err != nil {
+	return nil, errors.New("authority's key does not belong to its certificate")
+}
+
+// Cross certifies another authority, so that who trusts this one only can verify
+// what that one issues (RFC 4210 section 4.4). It is valid as long as both.
+func (a *Authority) Cross(other *Authority, now time.Time) (*x509.Certificate, error) {
+	if a.cert.MaxPathLenZero {
+		return nil, fmt.Errorf("authority %q may not certify another: its path length is 0", a.cert.Subject)
+	}
+	template, err := newTemplate(other.cert.Subject.CommonName, now)
+	if err != nil {
 		return nil, err
 	}
-	if !belongs(key, certs[0]) {
-		return nil, errors.New("authority's key does not belong to its certificate")
+	template.NotAfter = a.cert.NotAfter
+	if other.cert.NotAfter.Before(template.NotAfter) {
+		template.NotAfter = other.cert.NotAfter
 	}
-	return &Authority{cert: certs[0], key: key}, nil
+	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	template.IsCA = true
+	template.MaxPathLenZero = true
+	template.SubjectKeyId = other.cert.SubjectKeyId
+	return sign(template, a.cert, other.key.Public(), a.key)
 }
 
 // checkAuthority wants what RFC 5280 section 4.2.1.9 and 4.2.1.3 ask of a
@@ -103,6 +126,11 @@ func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.cert.Ra
 // KeyPEM returns the private key, PKCS 8, unencrypted.
 func (a *Authority) KeyPEM() ([]byte, error) { return MarshalKey(a.key) }
 
+// IssuedBy reports whether the authority has signed the certificate.
+func IssuedBy(cert *x509.Certificate, a *Authority) bool {
+	return cert.CheckSignatureFrom(a.cert) == nil
+}
+
 // Certificate returns the authority's certificate, which must not be changed.
 func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 
@@ -116,6 +144,19 @@ func (a *Authority) IssueServer(cn string, names []string, pub crypto.PublicKey,
 		return nil, err
 	}
 	return a.issueLong(cn, pub, now, func(template *x509.Certificate) {
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		template.DNSNames, template.IPAddresses = dns, ips
+	})
+}
+
+// RenewServer is [Authority.IssueServer] for a certificate that is renewed
+// before it expires: it is valid for lifetime from now.
+func (a *Authority) RenewServer(cn string, names []string, pub crypto.PublicKey, lifetime time.Duration, now time.Time) (*x509.Certificate, error) {
+	dns, ips, err := splitNames(names)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(cn, pub, now, lifetime, func(template *x509.Certificate) {
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		template.DNSNames, template.IPAddresses = dns, ips
 	})

@@ -25,8 +25,8 @@ func TestProfiles(t *testing.T) {
 	t.Parallel()
 	authority, key := newAuthority(t), newKey(t)
 	ca := authority.Certificate()
-	if !ca.IsCA || !ca.MaxPathLenZero || ca.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
-		t.Errorf("authority: CA %v, path length zero %v, key usage %b", ca.IsCA, ca.MaxPathLenZero, ca.KeyUsage)
+	if !ca.IsCA || ca.MaxPathLen != 1 || ca.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
+		t.Errorf("authority: CA %v, path length %d, key usage %b", ca.IsCA, ca.MaxPathLen, ca.KeyUsage)
 	}
 	if want := now.Add(-day).AddDate(20, 0, 0); !ca.NotBefore.Equal(now.Add(-day)) || !ca.NotAfter.Equal(want) {
 		t.Errorf("authority valid %s to %s", ca.NotBefore, ca.NotAfter)
@@ -179,7 +179,8 @@ func TestParseAuthorityRefuses(t *testing.T) {
 		{"another key", ca, read(t, files.Key), "does not belong"},
 		{"swapped", caKey, ca, "authority's certificate: no CERTIFICATE"},
 		{"no key", ca, nil, "authority's key: not a PEM file"},
-		{"two certificates", append(bytes.Clone(ca), ca...), caKey, "2 certificates"},
+		{"two others", append(bytes.Clone(newAuthority(t).CertificatePEM()), newAuthority(t).CertificatePEM()...), caKey, "does not belong"},
+		{"a leaf beside it", append(bytes.Clone(read(t, files.Certificate)), ca...), caKey, "CA:TRUE"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -16,6 +16,17 @@ import (
 // now must be safe for concurrent use; it judges every certificate. Errors
 // about a file are a [*FileError]; [Explain] words those of the handshake.
 func ClientConfig(f Files, serverName string, now func() time.Time) (*tls.Config, error) {
+	return clientConfig(f, serverName, now, now())
+}
+
+// RenewalConfig is [ClientConfig] for who wants to renew the certificate, which
+// may have expired.
+func RenewalConfig(f Files, serverName string, now func() time.Time) (*tls.Config, error) {
+	return clientConfig(f, serverName, now, time.Time{})
+}
+
+// clientConfig judges its own certificate by another time than the server's.
+func clientConfig(f Files, serverName string, now func() time.Time, judged time.Time) (*tls.Config, error) {
 	if serverName == "" {
 		return nil, errors.New("a server name is required to verify the server")
 	}
@@ -31,7 +42,7 @@ func ClientConfig(f Files, serverName string, now func() time.Time) (*tls.Config
 		config.RootCAs = pool(roots)
 	}
 	if f.Certificate != "" {
-		own, err := loadCertificate(f, x509.ExtKeyUsageClientAuth, now())
+		own, err := loadCertificate(f, x509.ExtKeyUsageClientAuth, judged)
 		if err != nil {
 			return nil, err
 		}

@@ -43,7 +43,7 @@ func loadCertificate(f Files, usage x509.ExtKeyUsage, now time.Time) (*tls.Certi
 	if err != nil {
 		return nil, err
 	}
-	if !belongs(key, certs[0]) {
+	if !Belongs(key, certs[0]) {
 		return nil, &FileError{
 			f.Key, fmt.Errorf("key does not belong to the first certificate in %s (%s)", f.Certificate, certs[0].Subject),
 			"use the key that the certificate was made for, or issue a certificate for this key",

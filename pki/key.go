@@ -111,7 +111,8 @@ func checkPublicKey(pub crypto.PublicKey) error {
 // publicKey is what every public key of the standard library can do.
 type publicKey interface{ Equal(crypto.PublicKey) bool }
 
-func belongs(key crypto.Signer, cert *x509.Certificate) bool {
+// Belongs reports whether the certificate is for this key.
+func Belongs(key crypto.Signer, cert *x509.Certificate) bool {
 	pub, ok := key.Public().(publicKey)
 	return ok && pub.Equal(cert.PublicKey)
 }

@@ -170,9 +170,39 @@ func (s *Server) OptionalConfig() *tls.Config {
 	return config
 }
 
+// RenewalConfig is [Server.OptionalConfig] for a listener where certificates
+// are renewed: one that has expired, by no more than grace, is let in. It is as
+// good a proof of its holder as it was, if it was not revoked.
+func (s *Server) RenewalConfig(grace time.Duration) *tls.Config {
+	config := s.base()
+	config.ClientAuth = tls.RequestClientCert
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := s.current.Load().config.Clone()
+		// crypto/tls would refuse what has expired: CheckRenewal verifies all there is to verify.
+		current.ClientAuth = tls.RequestClientCert
+		current.SessionTicketsDisabled = true
+		current.VerifyConnection = func(cs tls.ConnectionState) error {
+			if len(cs.PeerCertificates) == 0 {
+				return nil
+			}
+			return s.CheckRenewal(cs, grace)
+		}
+		return current, nil
+	}
+	return config
+}
+
+// CheckRenewal is [Server.Check] with some grace for certificates that have
+// expired.
+func (s *Server) CheckRenewal(cs tls.ConnectionState, grace time.Duration) error {
+	return s.check(cs, grace)
+}
+
 // Check reports whether the peer of an established connection would still be
 // let in now: nil, or why not.
-func (s *Server) Check(cs tls.ConnectionState) error {
+func (s *Server) Check(cs tls.ConnectionState) error { return s.check(cs, 0) }
+
+func (s *Server) check(cs tls.ConnectionState, grace time.Duration) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("client sent no certificate")
 	}
@@ -186,7 +216,7 @@ func (s *Server) Check(cs tls.ConnectionState) error {
 	options := x509.VerifyOptions{
 		Roots:         current.config.ClientCAs,
 		Intermediates: pool(cs.PeerCertificates[1:]),
-		CurrentTime:   now,
+		CurrentTime:   within(now, leaf.NotAfter, grace),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	chains, err := leaf.Verify(options)
@@ -197,6 +227,14 @@ func (s *Server) Check(cs tls.ConnectionState) error {
 		return fmt.Errorf("certificate of %s: %w", name, err)
 	}
 	return nil
+}
+
+// within gives the last moment of what is over for no longer than grace.
+func within(now, end time.Time, grace time.Duration) time.Time {
+	if now.After(end) && !now.After(end.Add(grace)) {
+		return end
+	}
+	return now
 }
 
 // notBefore raises a clock to the start of the peer's own certificate. That it

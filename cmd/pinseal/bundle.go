@@ -25,6 +25,8 @@ type clientConfig struct {
 	Port   uint16      `toml:"port"`
 	Topics []topicName `toml:"topics,multiline"` // answered by a verdict
 
+	EnrolPort uint16 `toml:"enrol_port,omitempty"` // where the certificate is renewed; 0: by hand
+
 	Encrypt []encryptRule `toml:"encrypt,omitempty"`
 }
 

@@ -37,6 +37,7 @@ type cli struct {
 	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
 	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
 	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
+	Ca      caCmd      `cmd:"" name:"ca" help:"The authority that certifies the node and its devices."`
 	Journal journalCmd `cmd:"" help:"What the node's authority issued."`
 	Trace   traceCmd   `cmd:"" help:"Follow one message through every step of the way in, and tell where it ended and why."`
 	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`

@@ -17,6 +17,7 @@ type enrolConfig struct {
 	Lifetime     leafLifetime   `toml:"lifetime"`      // of certificates
 	CodeLifetime codeLifetime   `toml:"code_lifetime"` // of join codes
 	Extras       extrasHandling `toml:"extras"`        // what a request asks for beyond the profile
+	Grace        graceLength    `toml:"grace"`         // for which an expired certificate can be renewed
 
 	MaxConnections           limit          `toml:"max_connections"`
 	MaxConnectionsPerAddress limit          `toml:"max_connections_per_address"`
@@ -30,12 +31,15 @@ type (
 	leafLifetime   time.Duration // an hour to 825 days
 	codeLifetime   time.Duration // above 0, at most a day
 	extrasHandling string        // drop, refuse
+	graceLength    time.Duration // not negative
 )
 
 const (
 	minLeafLifetime = time.Hour
 	maxLeafLifetime = 825 * 24 * time.Hour // the most that Apple's TLS accepts from a private authority
 	maxCodeLifetime = 24 * time.Hour
+	// defaultGrace is for machines that have been switched off for a while.
+	defaultGrace = 30 * 24 * time.Hour
 	// defaultEnrol is where devices join unless init is told otherwise.
 	defaultEnrol = ":8443"
 	// deviceProfile is what the journal calls certificates of devices that made their own keys.
@@ -56,6 +60,15 @@ func (d *leafLifetime) UnmarshalText(text []byte) error {
 	return nil
 }
 
+func (d *graceLength) UnmarshalText(text []byte) error {
+	length, err := time.ParseDuration(string(text))
+	if err != nil || length < 0 {
+		return fmt.Errorf(`%q is not a length of time, such as "720h", or "0s" for none`, text)
+	}
+	*d = graceLength(length)
+	return nil
+}
+
 func (d *codeLifetime) UnmarshalText(text []byte) error {
 	var length positiveLength
 	if err := length.UnmarshalText(text); err != nil {
@@ -69,7 +82,7 @@ func (d *codeLifetime) UnmarshalText(text []byte) error {
 }
 
 func defaultEnrolConfig() enrolConfig {
-	return enrolConfig{Lifetime: leafLifetime(pki.DefaultLifetime), CodeLifetime: codeLifetime(enrol.DefaultCodeLifetime), Extras: "drop"}
+	return enrolConfig{Lifetime: leafLifetime(pki.DefaultLifetime), CodeLifetime: codeLifetime(enrol.DefaultCodeLifetime), Extras: "drop", Grace: graceLength(defaultGrace)}
 }
 
 func (c *config) checkEnrol(data []byte) error {
@@ -101,6 +114,15 @@ func (e enrolConfig) port() (uint16, error) {
 		return 0, errors.New("devices need to be told a port")
 	}
 	return uint16(port), nil
+}
+
+// enrolPort is where certificates are renewed, 0 if nowhere.
+func (c *config) enrolPort() uint16 {
+	if !c.enrols() {
+		return 0
+	}
+	port, _ := c.Enrol.port() // was checked when it was read
+	return port
 }
 
 func (e enrolConfig) profile() pki.Profile {

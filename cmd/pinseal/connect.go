@@ -14,6 +14,7 @@ import (
 
 	"pinseal/internal/mqtt"
 	"pinseal/pki"
+	"pinseal/pki/renewal"
 	"pinseal/signing"
 	"pinseal/systemd"
 )
@@ -44,6 +45,7 @@ type connectFlags struct {
 // client is what a command knows about itself once flags and bundle are put together.
 type client struct {
 	connectFlags
+	renewal *renewal.Holder // nil: by hand
 	files   pki.Files
 	topics  []topicName
 	secrets encryptionFiles
@@ -70,6 +72,14 @@ func (f connectFlags) client(std streams) (*client, error) {
 		b, err := readBundle(f.Bundle)
 		if err != nil {
 			return nil, err
+		}
+		if f.Cert == "" && f.Key == "" {
+			c.renewal = b.newRenewal(time.Now)
+		}
+		if c.renewal != nil {
+			if err := c.renewal.Settle(); err != nil {
+				return nil, err
+			}
 		}
 		f.fillIn(b)
 		c.topics, c.encrypt, c.secrets = b.client.Topics, b.client.Encrypt, b.encryption()
@@ -127,6 +137,7 @@ func readCertificate(path string) (*x509.Certificate, error) {
 
 // connect reaches the broker; the caller gives the messages' handler and the subscriptions in cfg.
 func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, error) {
+	c.renewExpired(ctx)
 	dial, err := c.dialer()
 	if err != nil {
 		return nil, err
@@ -159,16 +170,29 @@ func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
 	if port == 0 {
 		port = 8883
 	}
-	tlsConfig, err := pki.ClientConfig(c.files, host, time.Now)
+	if _, err := c.tlsConfig(host); err != nil { // say so before anything is tried
+		return nil, err
+	}
+	return func(ctx context.Context) (net.Conn, error) {
+		config, err := c.tlsConfig(host) // anew: the certificate may have been renewed
+		if err != nil {
+			return nil, err
+		}
+		return dialTLS(net.JoinHostPort(host, strconv.Itoa(int(port))), config)(ctx)
+	}, nil
+}
+
+func (c *client) tlsConfig(host string) (*tls.Config, error) {
+	config, err := pki.ClientConfig(c.files, host, time.Now)
 	if err != nil {
 		return nil, explainTLS(err)
 	}
 	if c.Insecure {
-		ignoreHostName(tlsConfig)
+		ignoreHostName(config)
 	} else {
-		pki.DoubtClock(tlsConfig, func() bool { return !systemd.ClockSynchronized() })
+		pki.DoubtClock(config, func() bool { return !systemd.ClockSynchronized() })
 	}
-	return dialTLS(net.JoinHostPort(host, strconv.Itoa(int(port))), tlsConfig), nil
+	return config, nil
 }
 
 // ignoreHostName keeps the check of the chain and drops that of the name, as mosquitto's --insecure does.

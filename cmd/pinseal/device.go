@@ -18,6 +18,7 @@ type deviceCmd struct {
 	Add    deviceAddCmd    `cmd:"" help:"Let a device join: print the line that it joins with, or make its keys here (--out)."`
 	Join   deviceJoinCmd   `cmd:"" help:"On the device: make its keys and join the node that the line is of."`
 	List   deviceListCmd   `cmd:"" help:"List the devices that have had a certificate, and whether it is good."`
+	Renew  deviceRenewCmd  `cmd:"" help:"On a device: renew its certificate now. It happens by itself before the certificate expires."`
 	Revoke deviceRevokeCmd `cmd:"" help:"Let a device in no longer, now and for good: a lost or a stolen one."`
 	Token  deviceTokenCmd  `cmd:"" help:"Print a token with which a platform signs for its devices."`
 }
@@ -154,7 +155,7 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 
 // clientConfig takes host and port from the operator's bundle, which knows how the node is reached.
 func (c *deviceAddCmd) clientConfig(l layout, cfg *config) (clientConfig, error) {
-	client := clientConfig{Node: cfg.Node, Name: name(c.Name)}
+	client := clientConfig{Node: cfg.Node, Name: name(c.Name), EnrolPort: cfg.enrolPort()}
 	for _, o := range c.Output {
 		output, _ := cfg.output(o) // checked before
 		client.Topics = append(client.Topics, output.commandTopics(cfg.Node)...)
@@ -204,7 +205,7 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 }
 
 func readAuthority(l layout) (*pki.Authority, error) {
-	certificate, err := os.ReadFile(l.caCert())
+	certificates, err := os.ReadFile(l.caCert())
 	if err != nil {
 		return nil, withHint(fmt.Errorf("reading the authority: %w", err), "devices are added on the node; pinseal init made its authority")
 	}
@@ -212,5 +213,5 @@ func readAuthority(l layout) (*pki.Authority, error) {
 	if err != nil {
 		return nil, withHint(fmt.Errorf("reading the authority's key: %w", err), "it must be readable: for the service, sudo pinseal install hands it over while [enrol] is on; for a command, sudo")
 	}
-	return pki.ParseAuthority(certificate, key)
+	return pki.ParseAuthority(certificates, key)
 }

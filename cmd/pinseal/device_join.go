@@ -129,7 +129,7 @@ func (b bundle) writeJoined(invitation enrol.Invitation, joined *enrol.Joined, s
 	if joined.MQTTPort == 0 {
 		return errors.New("the node has no listener that takes certificates")
 	}
-	client := clientConfig{Node: name(joined.Node), Name: name(invitation.Name), Host: invitation.Host, Port: joined.MQTTPort}
+	client := clientConfig{Node: name(joined.Node), Name: name(invitation.Name), Host: invitation.Host, Port: joined.MQTTPort, EnrolPort: invitation.Port}
 	for _, topic := range joined.Topics {
 		client.Topics = append(client.Topics, topicName(topic))
 	}

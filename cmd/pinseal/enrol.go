@@ -49,7 +49,7 @@ func (n *node) openEnrolment() error {
 		return err
 	}
 	n.servers = append(n.servers, server)
-	e.tls = server.OptionalConfig()
+	e.tls = server.RenewalConfig(time.Duration(n.config.Enrol.Grace))
 	if e.server, err = n.newEnrolServer(e, server); err != nil {
 		return err
 	}
@@ -69,7 +69,9 @@ func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, 
 		Node: string(n.config.Node), NodeKey: key.Public(), MQTTPort: n.mqttPort(), Topics: n.commandTopics, Welcome: n.welcome,
 		Authority: func() enrol.Authority { return *e.authority.Load() },
 		Profile:   n.config.Enrol.profile(), Journal: pki.OpenJournal(n.layout.journal()), Codes: e.codes,
-		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: server.Check,
+		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: func(cs tls.ConnectionState) error {
+			return server.CheckRenewal(cs, time.Duration(n.config.Enrol.Grace))
+		},
 		Limits: n.config.Enrol.limits(), Now: n.clock.FloorNow, Log: n.log.With("part", "enrol"),
 	})
 }

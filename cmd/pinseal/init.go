@@ -99,6 +99,12 @@ func (c *initCmd) plan() (*plan, error) {
 	return p, p.check(hostName)
 }
 
+// enrolPort is where certificates are renewed, 0 if nowhere.
+func (p *plan) enrolPort() uint16 {
+	port, _ := enrolConfig{Address: listenAddress(p.enrol)}.port() // without an address there is none
+	return port
+}
+
 // enrolAddress is where devices join: by default wherever they can reach the broker.
 func enrolAddress(given, listen string) string {
 	if given == "off" || given == "" && listenAddress(listen).local() {
@@ -185,7 +191,7 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, Topics: p.commandTopics()}
+	client := clientConfig{Node: name(p.node), Name: name(p.operator), Host: p.host, Port: p.port, EnrolPort: p.enrolPort(), Topics: p.commandTopics()}
 	made, err := makeClient(bundle, client, authority, signKey.Public(), "init", 0, now)
 	if err != nil {
 		return nil, nil, err

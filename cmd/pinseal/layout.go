@@ -34,6 +34,8 @@ func layoutUnder(dir string) layout {
 }
 
 func (l layout) caCert() string           { return filepath.Join(l.state, "pki", "ca.crt") }
+func (l layout) caOldKey() string         { return filepath.Join(l.state, "pki", "ca-old.key") }
+func (l layout) caCross() string          { return filepath.Join(l.state, "pki", "cross.crt") }
 func (l layout) caKey() string            { return filepath.Join(l.state, "pki", "ca.key") }
 func (l layout) brokerCert() string       { return filepath.Join(l.state, "pki", "broker.crt") }
 func (l layout) brokerKey() string        { return filepath.Join(l.state, "pki", "broker.key") }

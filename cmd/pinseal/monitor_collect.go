@@ -49,6 +49,7 @@ func residentBytes() (float64, bool) {
 func (n *node) collectNode(w *metrics.Writer) {
 	w.Gauge("pinseal_start_time_seconds", "When the node started, in seconds since 1970 by its own clock.", float64(n.started.UnixMilli())/1e3)
 	w.Gauge("pinseal_clock_trusted", "Whether the wall clock is trusted.", metrics.Bool(n.clock.Trusted()))
+	w.Gauge("pinseal_devices_expiring", "Devices whose certificates expire within 21 days, counted once a day.", float64(n.expiring.Load()))
 	w.Gauge("pinseal_signers", "Signers whose keys are trusted.", float64(n.signers.Load()))
 	for _, o := range n.outputs {
 		w.Gauge("pinseal_output_on", "Whether an output is on.", metrics.Bool(o.Status().State == actuator.StateOn), "output", string(o.config.Name))

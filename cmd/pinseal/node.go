@@ -52,6 +52,8 @@ type node struct {
 	enrolment *enrolment
 	heard     chan struct{} // closed when the agent listens behind the broker
 	ready     chan struct{}
+	expiring  atomic.Int64           // devices whose certificates expire soon
+	reloaded  chan struct{}          // has room for one: the authority may be another
 	signers   atomic.Int64           // how many there are
 	current   atomic.Pointer[config] // as last loaded
 	loading   sync.Mutex             // one change at a time of what is read from files
@@ -61,8 +63,8 @@ type node struct {
 // complete is none, and what was opened is closed again.
 func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
 	l = cfg.place(l)
-	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
-	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.openListeners, n.openBroker, n.openOutbox, n.openAgent, n.openEnrolment, n.openMonitor}
+	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), reloaded: make(chan struct{}, 1), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
+	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.settleCertificate, n.openListeners, n.openBroker, n.openOutbox, n.openAgent, n.openEnrolment, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.close())
@@ -266,6 +268,7 @@ func (n *node) Run(ctx context.Context) (err error) {
 		group.Go(func() error { return in.run(ctx) })
 	}
 	group.Go(func() error { return n.clock.Run(ctx) })
+	group.Go(func() error { n.keepCertified(ctx); return nil })
 	group.Go(func() error { n.restoreOutputs(ctx); return nil })
 	group.Go(func() error { return n.control.Run(ctx) })
 	if n.monitor != nil {
@@ -381,6 +384,7 @@ func (n *node) Reload() error {
 	n.reloadEnrolment()
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	n.warnOfRestart(cfg)
+	n.tellCaretaker()
 	return nil
 }
 

@@ -59,6 +59,11 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	p := &publisher{pubCmd: c, std: std, client: settings}
+	if c.Lines {
+		go settings.keepRenewed(ctx)
+	} else {
+		defer settings.renewDue(ctx)
+	}
 	if c.Plain {
 		return p.plain(ctx, source)
 	}

@@ -59,6 +59,7 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	go settings.keepRenewed(ctx)
 	return c.print(ctx, settings, subscriptions, newViewer(std, keyring, secrets, c.Verbose))
 }
 

@@ -62,6 +62,7 @@ func table() []row {
 		{"signing/internal/vectors", []string{"signing"}, nil},
 		{"signing/internal/vectorgen", []string{"signing", "signing/internal/vectors"}, []string{jsontext}},
 		{"pki", []string{"internal/atomicfile"}, nil},
+		{"pki/renewal", []string{"internal/atomicfile", "pki"}, nil},
 		{"pki/enrol", []string{"internal/atomicfile", "pki", "signing"}, []string{jsontext}},
 		{"gpio", nil, []string{periph, sys}},
 		{"gpio/gpiotest", []string{"gpio"}, []string{periph}},

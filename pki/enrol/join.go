@@ -1,7 +1,6 @@
 package enrol
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -10,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -58,32 +56,15 @@ func (i Invitation) Join(ctx context.Context, keys Keys, dial func(ctx context.C
 	}
 	var authority *x509.Certificate
 	transport := &http.Transport{DialContext: dial, TLSClientConfig: i.tlsConfig(now, &authority), DisableKeepAlives: true}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return errors.New("the server wants us to go elsewhere")
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+i.address()+"/sign/"+i.Name+"/pkcs10", bytes.NewReader(body))
+	text, header, err := post(ctx, "https://"+i.address()+"/sign/"+i.Name+"/pkcs10", body, transport)
 	if err != nil {
 		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close() //nolint:errcheck // only read
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxReplyBytes))
-	if err != nil {
-		return nil, fmt.Errorf("reading the node's answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, refused(response.Status, text)
 	}
 	joined, err := i.parse(text, keys, authority, now)
 	if err != nil {
 		return nil, fmt.Errorf("the node's answer: %w", err)
 	}
-	if joined.ServerTime, err = http.ParseTime(response.Header.Get("Date")); err != nil {
+	if joined.ServerTime, err = http.ParseTime(header.Get("Date")); err != nil {
 		return nil, fmt.Errorf("the node's answer: its date: %w", err)
 	}
 	return joined, nil

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"pinseal/pki"
+	"pinseal/pki/renewal"
+)
+
+const (
+	// lookAfter is how often the node looks whether its certificate still fits.
+	lookAfter = time.Minute
+	// maxServerNames bounds what a certificate collects over the years.
+	maxServerNames = 64
+	// serverProfile is what the journal calls the broker's certificates.
+	serverProfile = "broker"
+)
+
+// caretaker keeps the broker's certificate good: renewed in time, and issued anew when the machine is called otherwise or
+// the authority is another.
+type caretaker struct {
+	*node
+	holder  *renewal.Holder
+	names   []string // of the certificate that is being obtained
+	missing []string // names that were missing the last time: they must stay for two looks
+}
+
+// newCaretaker is nil where the certificate is not the node's to renew: it is named in the configuration, or systemd's, or
+// the authority's key is elsewhere.
+func (n *node) newCaretaker() *caretaker {
+	if n.config.Agent.Broker != "" || n.config.TLS.Certificate != "" || n.config.TLS.Key != "" || credential(brokerCredential, "") != "" {
+		return nil
+	}
+	if _, err := readAuthority(n.layout); err != nil {
+		return nil
+	}
+	c := &caretaker{node: n}
+	files := n.config.tlsFiles(n.layout)
+	c.holder = &renewal.Holder{
+		Files:  pki.Files{Certificate: files.Certificate, Key: files.Key},
+		Obtain: c.obtain, Try: c.try, Now: n.clock.FloorNow,
+	}
+	return c
+}
+
+// settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short.
+func (n *node) settleCertificate() error {
+	if c := n.newCaretaker(); c != nil {
+		return c.holder.Settle()
+	}
+	return nil
+}
+
+// keepCertified runs until ctx ends.
+func (n *node) keepCertified(ctx context.Context) {
+	c := n.newCaretaker()
+	warned := time.Time{}
+	for {
+		if c != nil {
+			if err := c.look(ctx); err != nil && ctx.Err() == nil {
+				n.log.Error("the broker's certificate was not renewed, trying again", "error", err)
+			}
+		}
+		if time.Since(warned) >= warnEvery {
+			warned = time.Now()
+			n.warnOfExpiry(n.clock.FloorNow())
+		}
+		select {
+		case <-time.After(lookAfter):
+		case <-n.reloaded:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tellCaretaker has it look at once: the authority may be another.
+func (n *node) tellCaretaker() {
+	select {
+	case n.reloaded <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// look renews if there is a reason to.
+func (c *caretaker) look(ctx context.Context) error {
+	current, err := c.holder.Current()
+	if err != nil {
+		return err
+	}
+	local, err := pki.LocalNames()
+	if err != nil {
+		return err
+	}
+	reason, err := c.reason(current, local)
+	if err != nil || reason == "" {
+		return err
+	}
+	c.names = serverNames(current, local)
+	if err := c.holder.Renew(ctx); err != nil {
+		return err
+	}
+	c.loading.Lock()
+	defer c.loading.Unlock()
+	for _, s := range c.servers {
+		if s == nil {
+			continue
+		}
+		if err := s.Reload(); err != nil {
+			return explainTLS(err)
+		}
+	}
+	c.log.Info("the broker's certificate was renewed, sessions go on", "because", reason)
+	return nil
+}
+
+func (c *caretaker) reason(current *x509.Certificate, local []string) (string, error) {
+	authority, err := readAuthority(c.layout)
+	if err != nil {
+		return "", err
+	}
+	missing := missingNames(current, local)
+	stayed := slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return !slices.Contains(c.missing, name) })
+	c.missing = missing
+	switch {
+	case !pki.IssuedBy(current, authority):
+		return "the authority is another", nil
+	case !c.clock.FloorNow().Before(renewal.Due(current)):
+		return "it is due", nil
+	case len(stayed) > 0:
+		return "this machine is called otherwise", nil
+	}
+	return "", nil
+}
+
+func missingNames(cert *x509.Certificate, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return cert.VerifyHostname(name) == nil })
+}
+
+// serverNames are the present names, and those that the certificate had: somebody may have given them by hand. The oldest
+// go first when there are too many.
+func serverNames(cert *x509.Certificate, local []string) []string {
+	var names []string
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	names = slices.DeleteFunc(append(names, cert.DNSNames...), func(name string) bool { return slices.Contains(local, name) })
+	if room := max(0, maxServerNames-len(local)); len(names) > room {
+		names = names[len(names)-room:]
+	}
+	return append(names, local...)
+}
+
+func (c *caretaker) obtain(_ context.Context, key crypto.Signer) (renewal.Obtained, error) {
+	authority, err := readAuthority(c.layout)
+	if err != nil {
+		return renewal.Obtained{}, err
+	}
+	now := c.clock.FloorNow()
+	cert, err := authority.RenewServer(string(c.config.Node), c.names, key.Public(), pki.DefaultLifetime, now)
+	if err != nil {
+		return renewal.Obtained{}, err
+	}
+	if err := pki.OpenJournal(c.layout.journal()).Append(pki.Issued(cert, serverProfile, "renewal", now)); err != nil {
+		return renewal.Obtained{}, err
+	}
+	chain := []*x509.Certificate{cert}
+	if cross, err := os.ReadFile(c.layout.caCross()); err == nil {
+		more, err := pki.ParseCertificates(cross)
+		if err != nil {
+			return renewal.Obtained{}, err
+		}
+		chain = append(chain, more...)
+	}
+	return renewal.Obtained{Chain: chain}, nil
+}
+
+// try makes a handshake with ourselves, as a client that trusts our authorities would.
+func (c *caretaker) try(ctx context.Context, staged pki.Files) error {
+	staged.CA = c.config.tlsFiles(c.layout).CA
+	server, err := pki.LoadServer(staged, tls.VersionTLS13, c.clock.FloorNow)
+	if err != nil {
+		return err
+	}
+	client, err := pki.ClientConfig(pki.Files{CA: c.layout.caCert()}, c.names[len(c.names)-1], c.clock.FloorNow)
+	if err != nil {
+		return err
+	}
+	near, far := net.Pipe()
+	defer near.Close() //nolint:errcheck // a pipe
+	defer far.Close()  //nolint:errcheck // a pipe
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- tls.Server(far, server.RenewalConfig(0)).HandshakeContext(ctx) }()
+	err = tls.Client(near, client).HandshakeContext(ctx)
+	if err != nil {
+		cancel()
+	}
+	return errors.Join(err, <-served)
+}
+
+// warnEvery is how often the log tells of what is about to expire.
+const warnEvery = 24 * time.Hour
+
+// warnOfExpiry tells of everything that will be over within three weeks.
+func (n *node) warnOfExpiry(now time.Time) {
+	for _, s := range n.servers {
+		if s == nil {
+			continue
+		}
+		own, authority := s.Expiry()
+		n.warnOf("the broker's certificate expires soon", "", own, now)
+		n.warnOf("an authority's certificate expires soon", "", authority, now)
+		break // all listeners have the same
+	}
+	issued, err := issuedCertificates(n.layout)
+	if err != nil {
+		n.log.Warn("the journal cannot be read, so nobody knows which devices expire", "error", err)
+		return
+	}
+	denied := n.current.Load().denied
+	count := 0
+	for name, certificates := range issued {
+		if name == string(n.config.Node) {
+			continue
+		}
+		if _, is := denied.Since(name); is {
+			continue
+		}
+		if n.warnOf("a device's certificate expires soon", name, lastEnd(certificates), now) {
+			count++
+		}
+	}
+	n.expiring.Store(int64(count))
+}
+
+func lastEnd(certificates []*x509.Certificate) time.Time {
+	var end time.Time
+	for _, certificate := range certificates {
+		if certificate.NotAfter.After(end) {
+			end = certificate.NotAfter
+		}
+	}
+	return end
+}
+
+// warnOf leaves those alone that have expired long ago: nobody has missed them.
+func (n *node) warnOf(text, device string, end, now time.Time) bool {
+	left := end.Sub(now)
+	if left > expiryNotice || left < -expiryNotice {
+		return false
+	}
+	n.log.Warn(text, "device", device, "end", end.UTC().Format(time.RFC3339)) //nolint:sloglint // every text is a constant at its caller
+	return true
+}

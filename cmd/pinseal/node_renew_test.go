@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pinseal/pki"
+)
+
+// A certificate that is issued anew has all present names, and keeps those that somebody gave by hand.
+func TestServerNames(t *testing.T) {
+	t.Parallel()
+	authority, err := pki.CreateAuthority("authority", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"raspi.local", "led.example.org", "192.0.2.1"}
+	for i := range 100 {
+		names = append(names, fmt.Sprintf("198.51.100.%d", i))
+	}
+	cert, err := authority.RenewServer("raspiflow", names, key.Public(), time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := []string{"raspi.local", "localhost", "192.0.2.7"}
+	got := serverNames(cert, local)
+	for _, wanted := range append(local, "led.example.org", "198.51.100.99") {
+		if !slices.Contains(got, wanted) {
+			t.Errorf("%s is missing", wanted)
+		}
+	}
+	if len(got) > maxServerNames || slices.Contains(got, "192.0.2.1") {
+		t.Errorf("%d names, of which the oldest should have gone first: %v", len(got), got)
+	}
+	if missing := missingNames(cert, local); !slices.Equal(missing, []string{"localhost", "192.0.2.7"}) {
+		t.Errorf("missing: %v", missing)
+	}
+}
