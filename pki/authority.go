@@ -93,6 +93,9 @@ func (a *Authority) Cross(other *Authority, now time.Time) (*x509.Certificate, e
 	if a.cert.MaxPathLenZero {
 		return nil, fmt.Errorf("authority %q may not certify another: its path length is 0", a.cert.Subject)
 	}
+	if now.After(a.cert.NotAfter) {
+		return nil, fmt.Errorf("authority %q expired on %s", a.cert.Subject, date(a.cert.NotAfter))
+	}
 	template, err := newTemplate(other.cert.Subject.CommonName, now)
 	if err != nil {
 		return nil, err

@@ -53,6 +53,23 @@ func LoadServer(f Files, minVersion uint16, now func() time.Time) (*Server, erro
 func (s *Server) Reload() error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
+	return s.load()
+}
+
+// Use is [Server.Reload] with other files from now on; on error the former stay.
+func (s *Server) Use(f Files) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	former := s.files
+	s.files = f
+	err := s.load()
+	if err != nil {
+		s.files = former
+	}
+	return err
+}
+
+func (s *Server) load() error {
 	now := s.now()
 	own, err := loadCertificate(s.files, x509.ExtKeyUsageServerAuth, now)
 	if err != nil {

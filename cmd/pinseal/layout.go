@@ -37,8 +37,6 @@ func (l layout) caCert() string           { return filepath.Join(l.state, "pki",
 func (l layout) caOldKey() string         { return filepath.Join(l.state, "pki", "ca-old.key") }
 func (l layout) caCross() string          { return filepath.Join(l.state, "pki", "cross.crt") }
 func (l layout) caKey() string            { return filepath.Join(l.state, "pki", "ca.key") }
-func (l layout) brokerCert() string       { return filepath.Join(l.state, "pki", "broker.crt") }
-func (l layout) brokerKey() string        { return filepath.Join(l.state, "pki", "broker.key") }
 func (l layout) denied() string           { return filepath.Join(l.state, "pki", "denied") }
 func (l layout) crl() string              { return filepath.Join(l.state, "pki", "ca.crl") }
 func (l layout) joined() string           { return filepath.Join(l.state, "signers") } // of devices that joined
@@ -55,6 +53,17 @@ func (l layout) clockFloor() string       { return filepath.Join(l.state, "clock
 func (l layout) bundles() string          { return filepath.Join(l.state, "bundles") }
 func (l layout) lines() string            { return filepath.Join(l.run, "lines") }
 func (l layout) control() string          { return filepath.Join(l.run, "control.sock") }
+
+// brokerCert is the certificate that init wrote, or the one that has taken its place: the service may not write into pki/.
+func (l layout) brokerCert() string { return filepath.Join(l.brokerFolder(), "broker.crt") }
+func (l layout) brokerKey() string  { return filepath.Join(l.brokerFolder(), "broker.key") }
+
+func (l layout) brokerFolder() string {
+	if own := filepath.Dir(l.signKey()); exists(filepath.Join(own, "broker.crt")) {
+		return own
+	}
+	return filepath.Dir(l.caCert())
+}
 
 // dirFlag is the --dir of every command that works on a node's files.
 type dirFlag struct {

@@ -6,11 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/pki/renewal"
 )
@@ -43,9 +46,9 @@ func (n *node) newCaretaker() *caretaker {
 		return nil
 	}
 	c := &caretaker{node: n}
-	files := n.config.tlsFiles(n.layout)
+	folder := filepath.Dir(n.layout.signKey())
 	c.holder = &renewal.Holder{
-		Files:  pki.Files{Certificate: files.Certificate, Key: files.Key},
+		Files:  pki.Files{Certificate: filepath.Join(folder, "broker.crt"), Key: filepath.Join(folder, "broker.key")},
 		Obtain: c.obtain, Try: c.try, Now: n.clock.FloorNow,
 	}
 	return c
@@ -53,10 +56,30 @@ func (n *node) newCaretaker() *caretaker {
 
 // settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short.
 func (n *node) settleCertificate() error {
-	if c := n.newCaretaker(); c != nil {
-		return c.holder.Settle()
+	c := n.newCaretaker()
+	if c == nil || !exists(c.holder.Files.Certificate) {
+		return nil
 	}
-	return nil
+	return c.holder.Settle()
+}
+
+// takeOver copies what init wrote to where the node may exchange it; the key first, because the certificate decides.
+func (c *caretaker) takeOver() error {
+	if exists(c.holder.Files.Certificate) {
+		return nil
+	}
+	key, err := os.ReadFile(c.layout.brokerKey())
+	if err != nil {
+		return fmt.Errorf("reading the broker's key: %w", err)
+	}
+	if err := atomicfile.Write(c.holder.Files.Key, key, 0o600); err != nil {
+		return err
+	}
+	certificate, err := os.ReadFile(c.layout.brokerCert())
+	if err != nil {
+		return fmt.Errorf("reading the broker's certificate: %w", err)
+	}
+	return atomicfile.Write(c.holder.Files.Certificate, certificate, 0o644)
 }
 
 // keepCertified runs until ctx ends.
@@ -92,7 +115,7 @@ func (n *node) tellCaretaker() {
 
 // look renews if there is a reason to.
 func (c *caretaker) look(ctx context.Context) error {
-	current, err := c.holder.Current()
+	current, err := readCertificate(c.layout.brokerCert())
 	if err != nil {
 		return err
 	}
@@ -105,6 +128,9 @@ func (c *caretaker) look(ctx context.Context) error {
 		return err
 	}
 	c.names = serverNames(current, local)
+	if err := c.takeOver(); err != nil {
+		return err
+	}
 	if err := c.holder.Renew(ctx); err != nil {
 		return err
 	}
@@ -114,10 +140,11 @@ func (c *caretaker) look(ctx context.Context) error {
 		if s == nil {
 			continue
 		}
-		if err := s.Reload(); err != nil {
+		if err := s.Use(c.config.tlsFiles(c.layout)); err != nil {
 			return explainTLS(err)
 		}
 	}
+	c.files.Set(c.current.Load().files(c.layout))
 	c.log.Info("the broker's certificate was renewed, sessions go on", "because", reason)
 	return nil
 }

@@ -101,7 +101,7 @@ func (l layout) serviceFiles(enrols bool) []string {
 		l.decryptKey(), filepath.Join(filepath.Dir(l.signKey()), sharedPrefix),
 	}
 	if enrols {
-		files = append(files, l.caKey(), filepath.Dir(l.caKey())) // where it exchanges the broker's certificate
+		files = append(files, l.caKey())
 	}
 	return files
 }
