@@ -88,7 +88,7 @@ func table() []row {
 		{"internal/mosquitto", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
-		{"internal/powercut", []string{"internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
+		{"internal/powercut", []string{"actuator", "internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
 		{"internal/proof", []string{"actuator", "agent", "broker", "internal/clock", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
 		{"internal/bench", []string{"agent", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},

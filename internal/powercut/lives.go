@@ -23,6 +23,7 @@ func lives() []life {
 		{"sequence", liveSequence, judgeSequence},
 		{"replay", liveReplay, judgeReplay},
 		{"full disk", liveFullDisk, judgeReplay},
+		{"outputs", liveOutputs, judgeOutputs},
 	}
 }
 

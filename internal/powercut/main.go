@@ -1,8 +1,8 @@
 // Command powercut cuts the power at every moment of the lives of the files
 // that a node and a sender rely on: the replay state, the sequence file, the
-// clock's floor and whatever else is written atomically. It prints one line with
-// how much was tried and what came of it, before it one for each failure, and
-// exits with 1 if there was any.
+// clock's floor, the states of outputs and whatever else is written atomically.
+// It prints one line with how much was tried and what came of it, before it one
+// for each failure, and exits with 1 if there was any.
 //
 // A life is a process that opens such a file, uses it and says what it has
 // done. Its writes, renames and syncs are recorded as the kernel gets them, in
