@@ -57,6 +57,7 @@ func (n *node) openEnrolment() error {
 		return withHint(fmt.Errorf("listening on %s for devices that join: %w", n.config.Enrol.Address, err), "another program has the port (ss -ltnp shows it): choose another in [enrol], or remove the block")
 	}
 	n.enrolment = e
+	n.log.Info("devices can join", "address", e.socket.Addr())
 	return nil
 }
 
