@@ -92,7 +92,7 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
 	done
 
-bench: debian-packages ## measure beside the stack that is replaced (3 minutes; docs/performance.md)
+bench: debian-packages ## measure beside the stack that is replaced (6 minutes; docs/performance.md)
 	@go run ./internal/bench
 
 proof: ## try what must never happen, and count (20 minutes)
