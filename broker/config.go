@@ -98,6 +98,8 @@ type Limits struct {
 	MaxSubscriptions, MaxFilters int
 	// MaxTopicBytes and MaxTopicLevels bound topic names and filters ($share/<group>/ counts); the bytes are at most 16384.
 	MaxTopicBytes, MaxTopicLevels int
+	// MaxTopicAliases bounds the topic aliases of a connection in each direction; it is at most 1024.
+	MaxTopicAliases int
 	// MaxClientIDBytes bounds client identifiers; it is at most 8192.
 	MaxClientIDBytes int
 	// MaxUserProperties bounds the user properties of one packet.
@@ -139,6 +141,7 @@ func DefaultLimits() Limits {
 		MaxFilters:               64,
 		MaxTopicBytes:            512,
 		MaxTopicLevels:           16,
+		MaxTopicAliases:          10,
 		MaxClientIDBytes:         256,
 		MaxUserProperties:        32,
 		MaxInflight:              4096,
@@ -155,6 +158,9 @@ func DefaultLimits() Limits {
 
 // maxKeepAlive is where one and a half times the seconds still fit mochi's 16 bits.
 const maxKeepAlive = 12 * time.Hour
+
+// maxTopicAliases is what a client may make us remember, at most.
+const maxTopicAliases = 1024
 
 // Both together fit into a key of the store.
 const maxTopicBytes, maxClientIDBytes = 16 << 10, 8 << 10
@@ -176,6 +182,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxFilters, d.MaxFilters},
 		{&l.MaxTopicBytes, d.MaxTopicBytes},
 		{&l.MaxTopicLevels, d.MaxTopicLevels},
+		{&l.MaxTopicAliases, d.MaxTopicAliases},
 		{&l.MaxClientIDBytes, d.MaxClientIDBytes},
 		{&l.MaxUserProperties, d.MaxUserProperties},
 		{&l.MaxInflight, d.MaxInflight},
@@ -206,6 +213,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	l.MaxKeepAlive = min(max(l.MaxKeepAlive, time.Second), maxKeepAlive)
+	l.MaxTopicAliases = min(l.MaxTopicAliases, maxTopicAliases)
 	l.MaxTopicBytes, l.MaxClientIDBytes = min(l.MaxTopicBytes, maxTopicBytes), min(l.MaxClientIDBytes, maxClientIDBytes)
 	return l
 }

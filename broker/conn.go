@@ -44,8 +44,9 @@ type conn struct {
 
 	clientID  string // set by OnConnect, as is the will
 	will      *will
-	maxPacket uint32 // the largest packet the client takes, 0 for any
-	emptyWill bool   // mochi refuses a will without payload
+	maxPacket uint32            // the largest packet the client takes, 0 for any
+	aliases   map[uint16]string // of topics, as the client has given them; of the goroutine that reads
+	emptyWill bool              // mochi refuses a will without payload
 
 	session atomic.Pointer[session] // set when it is acquired
 	present bool                    // there was one, and it goes on

@@ -126,8 +126,12 @@ func (h *hook) willOf(c *conn, pk *packets.Packet) *will {
 		payload = nil
 	}
 	m := newMessage(params.WillTopic, payload, params.WillQos, params.WillRetain, &params.WillProperties, time.Now())
-	m.own = c.listener == nil
-	return &will{m, time.Duration(params.WillProperties.WillDelayInterval) * time.Second}
+	m.own, m.expires = c.listener == nil, 0
+	return &will{
+		message:  m,
+		delay:    time.Duration(params.WillProperties.WillDelayInterval) * time.Second,
+		lifetime: params.WillProperties.MessageExpiryInterval,
+	}
 }
 
 // bound sets the limits of a session.
@@ -142,6 +146,7 @@ func (h *hook) bound(c *conn, cl *mqtt.Client) {
 		props.SessionExpiryInterval = h.broker.sessionExpirySeconds()
 	}
 	c.maxPacket = props.MaximumPacketSize
+	c.out.mostAliases = min(props.TopicAliasMaximum, clamp[uint16](c.limits.MaxTopicAliases, math.MaxUint16))
 	cl.Properties.Will = mqtt.Will{} // it is the session's
 }
 
@@ -204,6 +209,10 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 			c.kick(ReasonReceiveMaximum, packets.ErrReceiveMaximum)
 			return pk, packets.ErrRejectPacket
 		}
+		if !c.resolveAlias(&pk) {
+			c.kick(ReasonMalformed, packets.ErrTopicAliasInvalid)
+			return pk, packets.ErrRejectPacket
+		}
 		h.readPublish(c, s, &pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
 		h.readAck(c, s, &pk)
@@ -263,6 +272,7 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 
 func (h *hook) encodeConnack(c *conn, cl *mqtt.Client, pk *packets.Packet) {
 	pk.SessionPresent = c.present && pk.ReasonCode == 0
+	pk.Properties.TopicAliasMaximum = clamp[uint16](c.limits.MaxTopicAliases, math.MaxUint16)
 	pk.Properties.MaximumPacketSize = clamp[uint32](c.limits.MaxPacketBytes, math.MaxUint32)
 	pk.Properties.ReceiveMaximum = clamp[uint16](c.limits.ReceiveMaximum, math.MaxUint16)
 	if cl.Properties.Props.SessionExpiryIntervalFlag {

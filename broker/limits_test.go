@@ -147,7 +147,8 @@ func TestMalformedPacketsEndOneConnection(t *testing.T) {
 		code  byte
 	}{
 		{"SUBSCRIBE without options, which kills bare mochi", []byte{0x82, 6, 0, 1, 0, 0, 1, 'a'}, 0x81},
-		{"topic alias, of which the ACL would see an empty topic", []byte{0x30, 6, 0, 0, 3, 0x23, 0, 1}, 0x94},
+		{"topic alias that is not known", []byte{0x30, 6, 0, 0, 3, 0x23, 0, 1}, 0x94},
+		{"topic alias beyond the limit", packet(0x30, str("x"), []byte{3, 0x23, 0, 11}), 0x94},
 		{"deep filter, which takes bare mochi seconds", packet(0x82, []byte{0, 1, 0}, str(string(bytes.Repeat([]byte{'/'}, 400))), []byte{0}), 0x8f},
 		{"filter a+/b", packet(0x82, []byte{0, 1, 0}, str("a+/b"), []byte{0}), 0x8f},
 		{"second CONNECT", connect5("id"), 0x82},
@@ -162,8 +163,8 @@ func TestMalformedPacketsEndOneConnection(t *testing.T) {
 		c.wantClosed(t)
 		bystander.publish(t, "x", "still here", 1)
 	}
-	if n := s.Stats().ByReason[broker.ReasonMalformed]; n != 5 {
-		t.Errorf("%d counted, want 5", n)
+	if n := s.Stats().ByReason[broker.ReasonMalformed]; n != 6 {
+		t.Errorf("%d counted, want 6", n)
 	}
 }
 
@@ -212,19 +213,83 @@ func TestReceiveMaximum(t *testing.T) {
 	}
 }
 
-// mochi replaces topics by aliases that a dropped message never introduced.
-func TestTopicsAreSentInFull(t *testing.T) {
-	s := start(t, nil)
+// A client that takes aliases gets them for the first topics that come; mochi gives them in messages it then drops.
+func TestTopicAliasesToClients(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Limits.MaxTopicAliases = 2 })
 	bob := s.connect(t, "bob", "")
 	c := s.dialRaw(t, "alice")
-	c.send(t, connect5("id", 0x22, 0, 9), packet(0x82, []byte{0, 1, 0}, str("x"), []byte{0}))
+	c.send(t, connect5("id", 0x22, 0, 9, 0x27, 0, 0, 0, 50), packet(0x82, []byte{0, 1, 0}, str("#"), []byte{0}))
 	c.read(t)
 	c.read(t)
-	for range 2 {
-		bob.publish(t, "x", "m", 1)
-		if m := c.read(t); !bytes.Equal(m, []byte{0x30, 5, 0, 1, 'x', 0, 'm'}) {
-			t.Errorf("received % x", m)
+	bob.publish(t, "a", strings.Repeat("m", 50), 1) // too large for the client: it learns no alias of it
+	for _, want := range []struct {
+		topic  string
+		packet []byte
+	}{
+		{"a", []byte{0x30, 8, 0, 1, 'a', 3, 0x23, 0, 1, 'm'}},
+		{"b", []byte{0x30, 8, 0, 1, 'b', 3, 0x23, 0, 2, 'm'}},
+		{"a", []byte{0x30, 7, 0, 0, 3, 0x23, 0, 1, 'm'}},
+		{"c", []byte{0x30, 5, 0, 1, 'c', 0, 'm'}},
+		{"b", []byte{0x30, 7, 0, 0, 3, 0x23, 0, 2, 'm'}},
+	} {
+		bob.publish(t, want.topic, "m", 1)
+		if m := c.read(t); !bytes.Equal(m, want.packet) {
+			t.Errorf("received % x, want % x", m, want.packet)
 		}
+	}
+}
+
+// The policy judges the topic that an alias stands for.
+func TestTopicAliasesFromClients(t *testing.T) {
+	s := start(t, func(c *broker.Config) {
+		c.Policy = &broker.Policy{Rules: []broker.Rule{{Identity: "alice", Publish: []string{"a/#"}}, {Identity: "bob", Subscribe: []string{"#"}}}}
+	})
+	bob := s.connect(t, "bob", "")
+	bob.subscribe(t, "#", 0)
+	c := s.dialRaw(t, "alice")
+	c.send(t, connect5("id"))
+	if ack := c.read(t); !bytes.Contains(ack, []byte{0x22, 0, 10}) {
+		t.Errorf("CONNACK % x does not offer 10 aliases", ack)
+	}
+	publish := func(topic string, alias byte, payload string, code byte) {
+		t.Helper()
+		c.send(t, packet(0x32, str(topic), []byte{0, 7, 3, 0x23, 0, alias}, []byte(payload)))
+		if ack := c.read(t); append(ack, 0)[4] != code {
+			t.Errorf("PUBACK % x, want code %#x", ack, code)
+		}
+	}
+	publish("a/1", 1, "one", 0)
+	publish("secret", 2, "two", 0x87)
+	publish("", 1, "three", 0)
+	publish("", 2, "four", 0x87)
+	publish("a/2", 1, "five", 0)
+	publish("", 1, "six", 0)
+	for _, want := range []message{{topic: "a/1", payload: "one"}, {topic: "a/1", payload: "three"}, {topic: "a/2", payload: "five"}, {topic: "a/2", payload: "six"}} {
+		bob.want(t, want.topic, want.payload)
+	}
+}
+
+// A client that is sent away learns why, though it goes on writing.
+func TestGoodbyeIsHeard(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.Limits.ReceiveMaximum = 5 })
+	for range 10 {
+		c := s.dialRaw(t, "alice")
+		c.send(t, connect5(""))
+		c.read(t)
+		var flood []byte
+		for id := range byte(200) {
+			flood = append(flood, packet(0x34, str("x"), []byte{0, 1 + id, 0}, make([]byte, 100))...)
+		}
+		c.send(t, flood)
+		for range 5 {
+			if ack := c.read(t); ack[0] != 0x50 {
+				t.Fatalf("received % x, want PUBREC", ack)
+			}
+		}
+		if bye := c.read(t); bye[0] != 0xe0 || bye[2] != 0x93 {
+			t.Errorf("received % x, want DISCONNECT 0x93", bye)
+		}
+		c.wantClosed(t)
 	}
 }
 

@@ -192,6 +192,7 @@ func (l *Limits) frame() frame.Limits {
 		TopicBytes:     l.MaxTopicBytes,
 		TopicLevels:    l.MaxTopicLevels,
 		Filters:        l.MaxFilters,
+		TopicAliases:   l.MaxTopicAliases,
 		UserProperties: l.MaxUserProperties,
 	}
 }

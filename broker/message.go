@@ -29,6 +29,7 @@ const (
 	propCorrelationData = 0x09
 	propSubscriptionID  = 0x0b
 	propReasonString    = 0x1f
+	propTopicAlias      = 0x23
 	propUser            = 0x26
 )
 
@@ -106,26 +107,29 @@ const (
 )
 
 // publishBytes is how long the PUBLISH of a delivery is.
-func publishBytes(version byte, d *delivery) int {
-	body, _ := bodyBytes(version, d)
+func publishBytes(version byte, d *delivery, alias aliasUse) int {
+	body, _ := bodyBytes(version, d, alias)
 	return 1 + lengthBytes(body) + body
 }
 
 // bodyBytes is how long it is behind its fixed header, and how long its properties are.
-func bodyBytes(version byte, d *delivery) (body, properties int) {
-	body = 2 + len(d.message.topic) + len(d.message.payload)
+func bodyBytes(version byte, d *delivery, alias aliasUse) (body, properties int) {
+	body = 2 + len(d.message.payload)
+	if !alias.known {
+		body += len(d.message.topic)
+	}
 	if d.qos > 0 {
 		body += 2
 	}
 	if version == version5 {
-		properties = d.propertyBytes()
+		properties = d.propertyBytes(alias)
 		body += lengthBytes(properties) + properties
 	}
 	return body, properties
 }
 
 // appendPublish appends the delivery as a PUBLISH.
-func appendPublish(b []byte, version byte, d *delivery, now int64) []byte {
+func appendPublish(b []byte, version byte, d *delivery, now int64, alias aliasUse) []byte {
 	m := d.message
 	first := byte(typePublish) | d.qos<<1
 	if d.retain {
@@ -134,20 +138,27 @@ func appendPublish(b []byte, version byte, d *delivery, now int64) []byte {
 	if d.sent && d.qos > 0 {
 		first |= 8
 	}
-	body, properties := bodyBytes(version, d)
+	topic := m.topic
+	if alias.known {
+		topic = ""
+	}
+	body, properties := bodyBytes(version, d, alias)
 	b = appendLength(append(b, first), body)
-	b = appendString(b, m.topic)
+	b = appendString(b, topic)
 	if d.qos > 0 {
 		b = binary.BigEndian.AppendUint16(b, d.id)
 	}
 	if version == version5 {
-		b = d.appendProperties(appendLength(b, properties), now)
+		b = d.appendProperties(appendLength(b, properties), now, alias)
 	}
 	return append(b, m.payload...)
 }
 
-func (d *delivery) propertyBytes() int {
+func (d *delivery) propertyBytes(alias aliasUse) int {
 	n := len(d.message.properties)
+	if alias.number > 0 {
+		n += 3
+	}
 	if d.message.expires != 0 {
 		n += 5
 	}
@@ -157,8 +168,11 @@ func (d *delivery) propertyBytes() int {
 	return n
 }
 
-func (d *delivery) appendProperties(b []byte, now int64) []byte {
+func (d *delivery) appendProperties(b []byte, now int64, alias aliasUse) []byte {
 	m := d.message
+	if alias.number > 0 {
+		b = binary.BigEndian.AppendUint16(append(b, propTopicAlias), alias.number)
+	}
 	if m.expires != 0 { // what is left of it (section 3.3.2.3.3)
 		b = binary.BigEndian.AppendUint32(append(b, propMessageExpiry), uint32(max(m.expires-now, 1))) //nolint:gosec // it came from 32 bits
 	}

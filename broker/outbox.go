@@ -2,15 +2,20 @@ package broker
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const (
 	// closeGrace is how long what was written before Close may take to go out.
 	closeGrace = time.Second
+	// lingerTime is how long a client may go on writing that was sent away.
+	lingerTime = 500 * time.Millisecond
 	// writeChunk is what Limits.WriteTimeout is granted for.
 	writeChunk = 32 << 10
 )
@@ -28,6 +33,9 @@ type outbox struct {
 	finished chan struct{}
 	messages int  // in pile
 	full     bool // a message was turned away: the session is told when there is room
+
+	aliases     map[string]uint16 // of topics, as the client was told
+	mostAliases uint16            // that the client takes, and we give
 
 	held []*heldAnswer // answers that wait for the disk, and those behind them
 }
@@ -153,6 +161,7 @@ func (c *conn) abandon(err error) {
 
 // shut is called once, by the last flush.
 func (c *conn) shut() {
+	c.linger()
 	// TLS says goodbye, which may fail; the socket is closed whatever happens.
 	_ = c.Conn.Close()
 	_ = c.raw.Close()
@@ -160,6 +169,20 @@ func (c *conn) shut() {
 		c.out.grace.Stop()
 	}
 	close(c.out.finished)
+}
+
+// linger lets a client that was sent away learn why: a socket that is closed while something waits in it to be read is
+// reset, and what was written last is lost on the way. What still comes is read and dropped, for a short time.
+func (c *conn) linger() {
+	closer, ok := c.Conn.(interface{ CloseWrite() error })
+	why := c.ending.Load()
+	if !ok || why == nil || *why == ReasonPanic || !c.admitted.Load() || closer.CloseWrite() != nil {
+		return
+	}
+	<-c.gone // who reads has been told to stop by a deadline in the past
+	// Its error is the end of the wait.
+	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.Copy(io.Discard, c.raw)
 }
 
 // waitRoom waits until less than MaxQueuedBytes are on the way, and until there are not too many answers that wait for
@@ -194,14 +217,18 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 		o.full = true
 		return outboxFull
 	}
-	size := publishBytes(version, d)
+	use := o.aliasFor(d.message.topic)
+	size := publishBytes(version, d, use)
 	if c.maxPacket > 0 && size > int(c.maxPacket) {
 		return tooLarge
 	}
 	o.pile.room(&c.broker.pieces, size)
 	last := &o.pile.pieces[len(o.pile.pieces)-1]
-	*last = appendPublish(*last, version, d, now)
+	*last = appendPublish(*last, version, d, now, use)
 	o.pile.size += size
+	if use.number > 0 && !use.known {
+		o.aliases[d.message.topic] = use.number
+	}
 	o.messages++
 	j := &c.broker.journal
 	j.delivered.Add(1)
@@ -209,6 +236,45 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 	j.traffic.payloadOut.Add(uint64(len(d.message.payload)))
 	c.startFlushing()
 	return outboxTook
+}
+
+// aliasUse is how a PUBLISH names its topic: by an alias that is known, or in full, with an alias for the next time.
+type aliasUse struct {
+	number uint16 // 0 for none
+	known  bool
+}
+
+// aliasFor gives aliases to the first topics that come, as many as there may be (MQTT 5.0 section 3.3.2.3.4). mu is held.
+func (o *outbox) aliasFor(topic string) aliasUse {
+	if o.mostAliases == 0 {
+		return aliasUse{}
+	}
+	if number, known := o.aliases[topic]; known {
+		return aliasUse{number, true}
+	}
+	if len(o.aliases) >= int(o.mostAliases) {
+		return aliasUse{}
+	}
+	if o.aliases == nil {
+		o.aliases = map[string]uint16{}
+	}
+	return aliasUse{number: uint16(len(o.aliases) + 1)} //nolint:gosec // at most mostAliases
+}
+
+// resolveAlias puts the topic in the place of its alias, or notes a new one. It reports false for one that is not known.
+func (c *conn) resolveAlias(pk *packets.Packet) bool {
+	alias := pk.Properties.TopicAlias
+	switch {
+	case alias == 0:
+		return true
+	case pk.TopicName == "":
+		pk.TopicName = c.aliases[alias]
+		return pk.TopicName != ""
+	case c.aliases == nil:
+		c.aliases = map[uint16]string{}
+	}
+	c.aliases[alias] = pk.TopicName
+	return true
 }
 
 // answer sends a packet once what it needs is on disk, and after all answers before it. If that fails, refused says what

@@ -131,6 +131,7 @@ func (s *sessionRecord) marshal() []byte {
 	b = binary.AppendUvarint(b, s.lastSent)
 	if s.will != nil {
 		b = binary.AppendUvarint(b, uint64(s.will.delay/time.Second)) //nolint:gosec // not negative
+		b = binary.AppendUvarint(b, uint64(s.will.lifetime))
 		b = appendMessage(b, s.will.message)
 	}
 	return b
@@ -147,7 +148,8 @@ func parseSession(b []byte) (*sessionRecord, error) {
 		lastSent: r.number(),
 	}
 	if f&flagWill != 0 {
-		s.will = &will{delay: time.Duration(r.upTo(math.MaxUint32)) * time.Second, message: r.message()} //nolint:gosec // see the bound
+		delay, lifetime := r.upTo(math.MaxUint32), r.upTo(math.MaxUint32)
+		s.will = &will{r.message(), time.Duration(delay) * time.Second, uint32(lifetime)} //nolint:gosec // see the bounds
 	}
 	return s, r.done()
 }

@@ -235,7 +235,7 @@ func (b *Broker) restore(s *session, record *sessionRecord, now time.Time) []due
 	}
 	s.will = nil
 	if left := w.delay - now.Sub(s.away); left > 0 {
-		s.delayWill(&will{w.message, left}, s.keep)
+		s.delayWill(&will{w.message, left, w.lifetime}, s.keep)
 		return nil
 	}
 	return []dueWill{{s, w}}

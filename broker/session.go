@@ -36,8 +36,9 @@ type session struct {
 
 // will is a Will Message (section 3.1.2.5).
 type will struct {
-	message *message
-	delay   time.Duration
+	message  *message
+	delay    time.Duration
+	lifetime uint32 // in seconds from being published, 0 for ever
 }
 
 func newSession(b *Broker, id, identity, clientID string) *session {

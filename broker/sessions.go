@@ -165,7 +165,10 @@ func (b *Broker) publishWill(s *session, w *will) {
 	if w == nil {
 		return
 	}
-	m := w.message
+	m := &message{}
+	if *m = *w.message; w.lifetime > 0 {
+		m.expires = time.Now().Unix() + int64(w.lifetime)
+	}
 	if reason := s.grants().mayPublish(m.topic, m.qos, m.retain); reason != "" {
 		b.denied(ReasonWill, s, m.topic)
 		return

@@ -23,6 +23,7 @@ type limitsConfig struct {
 	MaxFilters               limit          `toml:"max_filters"`
 	MaxTopicBytes            limit          `toml:"max_topic_bytes"`
 	MaxTopicLevels           limit          `toml:"max_topic_levels"`
+	MaxTopicAliases          limit          `toml:"max_topic_aliases"`
 	MaxClientIDBytes         limit          `toml:"max_client_id_bytes"`
 	MaxUserProperties        limit          `toml:"max_user_properties"`
 	MaxInflight              limit          `toml:"max_inflight"`
@@ -53,6 +54,7 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxFilters:               int(l.MaxFilters),
 		MaxTopicBytes:            int(l.MaxTopicBytes),
 		MaxTopicLevels:           int(l.MaxTopicLevels),
+		MaxTopicAliases:          int(l.MaxTopicAliases),
 		MaxClientIDBytes:         int(l.MaxClientIDBytes),
 		MaxUserProperties:        int(l.MaxUserProperties),
 		MaxInflight:              int(l.MaxInflight),

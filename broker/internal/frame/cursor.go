@@ -7,6 +7,7 @@ import "encoding/binary"
 type cursor struct {
 	b     []byte
 	short bool
+	alias uint16 // the topic alias, after the properties were read
 }
 
 func (c *cursor) take(n int) []byte {

@@ -3,9 +3,9 @@
 // A Reader passes on only whole packets that the protocol allows a client to send at that point: CONNECT first and once,
 // legal header flags, lengths in their shortest form and within limits, strings of valid UTF-8 without NUL, topic names
 // without wildcards, well-formed filters, packet identifiers other than zero, known properties in the packets they belong
-// to, each at most once. What is legal but not offered is refused too: MQTT 3.1, AUTH and topic aliases.
+// to, each at most once. What is legal but not offered is refused too: MQTT 3.1 and AUTH.
 //
-// It knows nothing of sessions: whether an acknowledgement is expected, for example, is not judged here.
+// It knows nothing of sessions: whether an acknowledgement is expected, or a topic alias known, is not judged here.
 package frame
 
 import "fmt"
@@ -42,13 +42,14 @@ const (
 	CodeQuotaExceeded      byte = 0x97
 )
 
-// Limits bounds what is let through; all values are at least 1.
+// Limits bounds what is let through; all values but the last are at least 1.
 type Limits struct {
 	PacketBytes    int // whole packets, fixed header included
 	TopicBytes     int // topic names and filters
 	TopicLevels    int // levels of topic names and filters
 	Filters        int // filters in one SUBSCRIBE or UNSUBSCRIBE
 	UserProperties int // user properties in one packet, those of a will counted apart
+	TopicAliases   int // the highest topic alias, 0 for none
 }
 
 // An Error says why a byte stream was refused. It never holds bytes of the stream.

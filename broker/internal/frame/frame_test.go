@@ -13,7 +13,7 @@ import (
 )
 
 func limits() frame.Limits {
-	return frame.Limits{PacketBytes: 4096, TopicBytes: 64, TopicLevels: 8, Filters: 4, UserProperties: 3}
+	return frame.Limits{PacketBytes: 4096, TopicBytes: 64, TopicLevels: 8, Filters: 4, UserProperties: 3, TopicAliases: 2}
 }
 
 func str(s string) []byte { return append([]byte{byte(len(s) >> 8), byte(len(s))}, s...) }
@@ -133,8 +133,14 @@ func vectors() []struct {
 		{"publish 5", 5, packet(0x32, str("a"), id, none, []byte("x")), 0},
 		{"publish 5 without properties", 5, packet(0x30, str("a")), 0x81},
 		{"publish 5 with all", 5, packet(0x30, str("a"), props([]byte{1, 0, 2, 0, 0, 0, 1, 3}, str("t"), []byte{8}, str("r"), []byte{9}, str("c"), user)), 0},
-		{"publish 5 alias", 5, packet(0x30, str("a"), props([]byte{0x23, 0, 1})), 0x94},
-		{"publish 5 alias without topic", 5, packet(0x30, str(""), props([]byte{0x23, 0, 1})), 0x94},
+		{"publish 5 alias", 5, packet(0x30, str("a"), props([]byte{0x23, 0, 1})), 0},
+		{"publish 5 alias without topic", 5, packet(0x30, str(""), props([]byte{0x23, 0, 2})), 0},
+		{"publish 5 alias 0", 5, packet(0x30, str("a"), props([]byte{0x23, 0, 0})), 0x94},
+		{"publish 5 alias too high", 5, packet(0x30, str("a"), props([]byte{0x23, 0, 3})), 0x94},
+		{"publish 5 alias cut", 5, packet(0x30, str("a"), []byte{2, 0x23, 0}), 0x81},
+		{"publish 5 alias twice", 5, packet(0x30, str("a"), props([]byte{0x23, 0, 1, 0x23, 0, 1})), 0x82},
+		{"publish 5 without topic", 5, packet(0x30, str(""), props([]byte{1, 0})), 0x90},
+		{"will with alias", 0, packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, 0}, str("id"), props([]byte{0x23, 0, 1}), str(""), str("")), 0x82},
 		{"publish 5 subscription id", 5, packet(0x30, str("a"), props([]byte{0x0b, 1})), 0x82},
 		{"publish 5 property twice", 5, packet(0x30, str("a"), props([]byte{1, 0, 1, 0})), 0x82},
 		{"publish 5 payload format 2", 5, packet(0x30, str("a"), props([]byte{1, 2})), 0x82},

@@ -29,7 +29,7 @@ func decode(version byte, first byte, body []byte) (pk packets.Packet, err error
 		}
 	case packets.Publish:
 		if err = pk.PublishDecode(body); err == nil {
-			err = codeError(pk.PublishValidate(0))
+			err = codeError(pk.PublishValidate(uint16(limits().TopicAliases)))
 		}
 	case packets.Puback:
 		err = pk.PubackDecode(body)

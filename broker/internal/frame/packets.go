@@ -176,7 +176,6 @@ func (k *checker) publish(flags byte, c *cursor) error {
 }
 
 func (k *checker) checkPublish(flags byte, topic []byte, c *cursor) error {
-	// An empty name is legal with a topic alias only, and those are not offered: the properties say so first.
 	if flags>>1&3 > 0 {
 		if err := packetID(c); err != nil {
 			return err
@@ -186,6 +185,9 @@ func (k *checker) checkPublish(flags byte, topic []byte, c *cursor) error {
 		if err := k.limits.properties(c, inPublish); err != nil {
 			return err
 		}
+	}
+	if len(topic) == 0 && c.alias > 0 {
+		return nil
 	}
 	return k.limits.topicName(topic)
 }

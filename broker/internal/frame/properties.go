@@ -90,6 +90,7 @@ func (l *Limits) properties(c *cursor, place where) error {
 			return malformed("property cut short")
 		}
 	}
+	c.alias = list.alias
 	switch {
 	case users > l.UserProperties:
 		return &Error{CodeQuotaExceeded, "too many user properties"}
@@ -121,7 +122,7 @@ func (l *Limits) property(c *cursor, id byte) error {
 	case propTopicAliasMaximum:
 		c.u16()
 	case propTopicAlias:
-		return &Error{CodeAliasInvalid, "topic aliases are not offered"}
+		return l.topicAlias(c)
 	case propUser:
 		key, value := c.bytes(), c.bytes()
 		valid = text(key) && text(value)
@@ -130,6 +131,14 @@ func (l *Limits) property(c *cursor, id byte) error {
 	}
 	if !valid {
 		return protocolError("value of a property")
+	}
+	return nil
+}
+
+func (l *Limits) topicAlias(c *cursor) error {
+	c.alias = c.u16()
+	if !c.short && (c.alias == 0 || int(c.alias) > l.TopicAliases) {
+		return &Error{CodeAliasInvalid, "topic alias 0, or higher than was offered"}
 	}
 	return nil
 }
