@@ -102,8 +102,18 @@ func (c *conn) readFailed(err error) {
 		if c.end(reason, bad.Text) && c.admitted.Load() && c.in.Version() == frame.Version5 {
 			_, _ = c.Write([]byte{0xe0, 2, bad.Code, 0}) // DISCONNECT; the connection ends anyway
 		}
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.closed():
 		c.end(ReasonTimeout, "")
+	}
+}
+
+// closed reports whether Close was called, which ends a Read by a deadline in the past.
+func (c *conn) closed() bool {
+	select {
+	case <-c.closing:
+		return true
+	default:
+		return false
 	}
 }
 
