@@ -31,7 +31,7 @@ func size(full, short int) int {
 
 const (
 	// inTime is how long a message of a bystander may take during an attack, on a machine that does other things too.
-	inTime = 2 * time.Second
+	inTime = 5 * time.Second
 	// heapBound is what an attack may add to the heap, that of the attackers, who are in the same process, included.
 	heapBound = 128 << 20
 )

@@ -142,7 +142,7 @@ func (c *config) outputEntity(o outputConfig, e entityConfig) homeassistant.Outp
 	entity := homeassistant.Output{
 		Entity: e.entity(string(o.Name)), State: agent.StateTopic(string(c.Node), string(o.Name)),
 		Status: agent.StatusTopic(string(c.Node), string(o.Name)), Command: string(o.PlainTopic),
-		Light: e.As == "light", Flashes: may(actuator.Flash),
+		Light: e.As == "light", Dims: o.PWM != "" && may(actuator.Brightness), Flashes: may(actuator.Flash),
 	}
 	if may(actuator.Blink) {
 		entity.Effects = append(entity.Effects, string(actuator.Blink))
