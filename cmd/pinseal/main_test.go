@@ -50,6 +50,7 @@ func TestScript(t *testing.T) {
 			"subst":    cmdSubst,
 			"append":   cmdAppend,
 			"mode":     cmdMode,
+			"reload":   cmdReload,
 		},
 	})
 }
@@ -111,6 +112,17 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	d := daemons(ts)[args[0]]
 	d.told = d.told || args[1] != "HUP"
 	ts.Check(d.cmd.Process.Signal(signals[args[1]]))
+}
+
+// cmdReload sends SIGHUP to a node and waits until it has been reloaded, one time more than before: reload NAME
+func cmdReload(ts *testscript.TestScript, _ bool, args []string) {
+	d := daemons(ts)[args[0]]
+	count := func() int { return strings.Count(ts.ReadFile(d.log), "msg=reloaded") }
+	before := count()
+	ts.Check(d.cmd.Process.Signal(syscall.SIGHUP))
+	if !waitFor(func() bool { return count() > before }, d.exited) {
+		ts.Fatalf("%s was not reloaded:\n%s", args[0], ts.ReadFile(d.log))
+	}
 }
 
 // cmdEnd ends a program with SIGTERM, unless it has had its signal, and wants a clean exit within ten seconds;
