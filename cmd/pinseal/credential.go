@@ -27,3 +27,17 @@ func credential(name, otherwise string) string {
 	}
 	return path
 }
+
+// serviceCredentials is where systemd shows the running service's keys, to root too (systemd.exec(5)).
+const serviceCredentials = "/run/credentials/pinseal.service"
+
+// keyForCommands is credential for commands beside the service: what that has is found while it runs.
+func keyForCommands(name, otherwise string) string {
+	path := credential(name, otherwise)
+	if path == otherwise && !exists(otherwise) {
+		if handed := filepath.Join(serviceCredentials, name); exists(handed) {
+			return handed
+		}
+	}
+	return path
+}

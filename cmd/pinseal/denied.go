@@ -127,3 +127,24 @@ func (n *node) denySigners(cfg *config) error {
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	return n.agent.SetPolicy(policy)
 }
+
+// revocationList is signed when somebody asks, so that it is never over: from the deny list, which is what holds.
+func (n *node) revocationList() ([]byte, error) {
+	authority, err := readAuthority(n.layout)
+	if err != nil {
+		return nil, err
+	}
+	previous, err := os.ReadFile(n.layout.crl())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the revocation list: %w", err)
+	}
+	text, err := authority.RevocationList(n.current.Load().denied, previous, n.clock.FloorNow())
+	if err != nil {
+		return nil, err
+	}
+	lists, err := pki.ParseRevocationLists(text)
+	if err != nil {
+		return nil, err
+	}
+	return lists[0].Raw, nil
+}

@@ -130,7 +130,7 @@ func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, err
 	if err != nil {
 		return nil, err
 	}
-	nodeKey, err := readSignKey(orDefault(cfg.Agent.SignKey, l.signKey()))
+	nodeKey, err := readSignKey(keyForCommands(signCredential, orDefault(cfg.Agent.SignKey, l.signKey())))
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 
 // keys looks whether every private key is there, readable for the node and for nobody else.
 func (n *nodeChecks) keys(context.Context) (string, error) {
-	paths := []string{n.signKey(), orDefault(n.config.TLS.Key, n.layout.brokerKey())}
+	paths := []string{n.signKey(), keyForCommands(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey()))}
 	if exists(n.layout.caKey()) {
 		paths = append(paths, n.layout.caKey())
 	}
@@ -83,7 +83,9 @@ func (n *nodeChecks) keys(context.Context) (string, error) {
 	return fmt.Sprintf("private keys: %d, readable by their owner alone", len(paths)), nil
 }
 
-func (n *nodeChecks) signKey() string { return orDefault(n.config.Agent.SignKey, n.layout.signKey()) }
+func (n *nodeChecks) signKey() string {
+	return keyForCommands(signCredential, orDefault(n.config.Agent.SignKey, n.layout.signKey()))
+}
 
 // checkPrivate wants a regular file that its owner alone can read, and an owner who is the one that asks.
 func checkPrivate(path string) error {
@@ -127,7 +129,7 @@ func (n *nodeChecks) clock(context.Context) (string, error) {
 func (n *nodeChecks) certificateFiles() pki.Files {
 	return pki.Files{
 		Certificate: orDefault(n.config.TLS.Certificate, n.layout.brokerCert()),
-		Key:         orDefault(n.config.TLS.Key, n.layout.brokerKey()),
+		Key:         keyForCommands(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())),
 		CA:          orDefault(n.config.TLS.CA, n.layout.caCert()),
 		CRL:         n.config.TLS.CRL,
 		Denied:      n.layout.denied(),

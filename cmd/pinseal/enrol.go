@@ -73,7 +73,8 @@ func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, 
 		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: func(cs tls.ConnectionState) error {
 			return server.CheckRenewal(cs, time.Duration(n.config.Enrol.Grace))
 		},
-		Limits: n.config.Enrol.limits(), Now: n.clock.FloorNow, Log: n.log.With("part", "enrol"),
+		RevocationList: n.revocationList,
+		Limits:         n.config.Enrol.limits(), Now: n.clock.FloorNow, Log: n.log.With("part", "enrol"),
 	})
 }
 

@@ -222,16 +222,31 @@ func (n *node) dialer() (func(context.Context) (net.Conn, error), error) {
 	if n.broker != nil {
 		return n.broker.Dial, nil
 	}
-	host, address := n.config.Agent.Broker.host()
-	tlsConfig, err := pki.ClientConfig(pki.Files{
+	if _, err := n.agentTLS(); err != nil { // say so before anything is tried
+		return nil, err
+	}
+	_, address := n.config.Agent.Broker.host()
+	return func(ctx context.Context) (net.Conn, error) {
+		config, err := n.agentTLS() // anew: the certificate may have been renewed
+		if err != nil {
+			return nil, err
+		}
+		return dialTLS(address, config)(ctx)
+	}, nil
+}
+
+// agentTLS is who the node is at a broker elsewhere.
+func (n *node) agentTLS() (*tls.Config, error) {
+	host, _ := n.config.Agent.Broker.host()
+	config, err := pki.ClientConfig(pki.Files{
 		Certificate: n.config.Agent.Certificate, Key: credential(agentCredential, n.config.Agent.Key),
 		CA: orDefault(n.config.Agent.CA, n.layout.caCert()),
 	}, host, n.clock.FloorNow)
 	if err != nil {
 		return nil, explainTLS(err)
 	}
-	pki.DoubtClock(tlsConfig, func() bool { return !n.clock.Trusted() })
-	return dialTLS(address, tlsConfig), nil
+	pki.DoubtClock(config, func() bool { return !n.clock.Trusted() })
+	return config, nil
 }
 
 // URL is where clients reach the node's broker.
@@ -269,6 +284,7 @@ func (n *node) Run(ctx context.Context) (err error) {
 	}
 	group.Go(func() error { return n.clock.Run(ctx) })
 	group.Go(func() error { n.keepCertified(ctx); return nil })
+	group.Go(func() error { n.keepBundle(ctx); return nil })
 	group.Go(func() error { n.restoreOutputs(ctx); return nil })
 	group.Go(func() error { return n.control.Run(ctx) })
 	if n.monitor != nil {

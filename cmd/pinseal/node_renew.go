@@ -56,11 +56,57 @@ func (n *node) newCaretaker() *caretaker {
 
 // settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short.
 func (n *node) settleCertificate() error {
+	if holder, err := n.bundleHolder(); holder != nil || err != nil {
+		return errors.Join(err, n.settleBundle(holder))
+	}
 	c := n.newCaretaker()
 	if c == nil || !exists(c.holder.Files.Certificate) {
 		return nil
 	}
 	return c.holder.Settle()
+}
+
+// settleBundle also renews what has expired while the node was off: without that it would not start.
+func (n *node) settleBundle(h *renewal.Holder) error {
+	if h == nil {
+		return nil
+	}
+	if err := h.Settle(); err != nil {
+		return err
+	}
+	if current, err := h.Current(); err == nil && n.clock.FloorNow().After(current.NotAfter) {
+		ctx, cancel := context.WithTimeout(context.Background(), renewPatience)
+		defer cancel()
+		if err := h.Renew(ctx); err != nil {
+			n.log.Warn("the node's certificate has expired and was not renewed", "error", err)
+		}
+	}
+	return nil
+}
+
+// bundleHolder renews the node's certificate at a broker elsewhere, if a bundle says where; else it is nil.
+func (n *node) bundleHolder() (*renewal.Holder, error) {
+	if n.config.Agent.Bundle == "" {
+		return nil, nil
+	}
+	b, err := readBundle(n.config.Agent.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	return b.newRenewal(n.clock.FloorNow), nil
+}
+
+// keepBundle renews until ctx ends.
+func (n *node) keepBundle(ctx context.Context) {
+	holder, err := n.bundleHolder()
+	if err != nil || holder == nil {
+		return // it was read at the start, too
+	}
+	holder.Run(ctx,
+		func() { n.log.Info("the node's certificate was renewed") },
+		func(err error, end time.Time) {
+			n.log.Warn("the node's certificate was not renewed, trying again", "until", end, "error", err)
+		})
 }
 
 // takeOver copies what init wrote to where the node may exchange it; the key first, because the certificate decides.

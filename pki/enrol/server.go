@@ -92,6 +92,8 @@ type Config struct {
 	// Welcome answers what a device that registers a signing key has to tell, in
 	// JSON. It changes nothing: accept does, once the certificate is issued.
 	Welcome func(name string, greeting []byte) (welcome []byte, accept func() error, err error)
+	// RevocationList is whom the authority has revoked, DER; nil: nobody is told.
+	RevocationList func() ([]byte, error)
 	// CheckPeer judges a client certificate again, as at the handshake: the
 	// connection may be older than a revocation.
 	CheckPeer func(tls.ConnectionState) error
@@ -180,11 +182,20 @@ func (s *Server) withAnchors(config *tls.Config) *tls.Config {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/est/cacerts", s.answer(s.caCerts))
+	if s.cfg.RevocationList != nil {
+		mux.HandleFunc("GET /crl", s.answer(s.revocationList))
+	}
 	mux.HandleFunc("GET /.well-known/est/csrattrs", s.answer(s.csrAttrs))
 	mux.HandleFunc("POST /.well-known/est/simpleenroll", s.answer(s.simpleEnroll))
 	mux.HandleFunc("POST /.well-known/est/simplereenroll", s.answer(s.simpleReenroll))
 	mux.HandleFunc("POST /sign/{name}/pkcs10", s.answer(s.signJSON))
 	return mux
+}
+
+// revocationList is for whoever asks (RFC 2585 section 4.2): it holds numbers only.
+func (s *Server) revocationList(*http.Request) (reply, error) {
+	der, err := s.cfg.RevocationList()
+	return reply{"application/pkix-crl", false, der}, err
 }
 
 // reply is what a request is answered with.
