@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"pinseal/pki"
 )
@@ -42,13 +41,9 @@ func checkJoinable(l layout, cfg *config) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(l.caCert())
+	authorities, err := readAnchors(l)
 	if err != nil {
-		return fmt.Errorf("reading the authority: %w", err)
-	}
-	authorities, err := pki.ParseCertificates(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.caCert(), err)
+		return err
 	}
 	for _, authority := range authorities {
 		if broker.CheckSignatureFrom(authority) == nil {

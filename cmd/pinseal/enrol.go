@@ -80,13 +80,9 @@ func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, 
 
 // readEnrolAuthority reads the authority again, which may have been replaced.
 func (n *node) readEnrolAuthority(e *enrolment) error {
-	certificates, err := os.ReadFile(n.layout.caCert())
+	anchors, err := readAnchors(n.layout)
 	if err != nil {
-		return fmt.Errorf("reading the authority: %w", err)
-	}
-	anchors, err := pki.ParseCertificates(certificates)
-	if err != nil {
-		return fmt.Errorf("%s: %w", n.layout.caCert(), err)
+		return err
 	}
 	authority, err := readAuthority(n.layout)
 	if err != nil {
