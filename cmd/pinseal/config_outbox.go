@@ -50,6 +50,15 @@ func (c *config) takeBundle() error {
 	return nil
 }
 
+// clientID names the session that the broker keeps while the node is away. One that takes neither commands nor telemetry
+// would have the broker store every receipt on its disk for nothing: what was not acknowledged is sent again.
+func (c *config) clientID() string {
+	if len(c.Outputs)+len(c.Telemetry) == 0 {
+		return ""
+	}
+	return "agent"
+}
+
 // place has the signers of the bundle where there are no others.
 func (c *config) place(l layout) layout {
 	if c.Agent.Bundle != "" && !exists(l.signers) {

@@ -99,11 +99,16 @@ func openChip(which string, l layout) (gpio.Chip, error) {
 	return gpio.OpenChip(which)
 }
 
+// telemetryFlush is how long the numbers of accepted telemetry stay in memory. At one message a second, every 5 s would
+// write 240 MB a day to the card. A crash forgets them: who has recorded telemetry of these minutes could have it accepted
+// once more.
+const telemetryFlush = 2 * time.Minute
+
 // openReplay opens what was accepted before. Where that is lost although this node has run before,
 // whatever may have been accepted then is refused: commands sealed until now.
 func (n *node) openReplay() (err error) {
 	signKey := n.signKeyPath()
-	options := replay.Options{}
+	options := replay.Options{FlushEvery: telemetryFlush}
 	if exists(n.layout.stateDB()) || exists(n.layout.stateLog()) || exists(sequenceFile(signKey)) {
 		options.Since = n.clock.FloorNow().Add(agent.MaxAhead)
 	}
@@ -209,7 +214,7 @@ func (n *node) openAgent() error {
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.agent, err = agent.New(agent.Config{
 		Discovery: discovery,
-		Node:      string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: "agent",
+		Node:      string(n.config.Node), Key: key, Sequence: n.numbers, Dial: dial, ClientID: n.config.clientID(),
 		OwnBroker: n.broker != nil, Outputs: n.agentOutputs(), OnBroker: n.tellBroker, Policy: policy, Replay: n.replay, Clock: n.clock, QueueLength: int(n.config.Agent.Queue),
 		ServeTime: n.config.Clock.Serve, TimeFrom: string(n.config.Clock.From), TellTime: n.clock,
 		Receiver: string(n.config.Outbox.Node), Outbox: n.outbox, Log: n.log.With("part", "agent"),

@@ -1,7 +1,7 @@
 // Command bench measures pinseal beside the stack that it replaces: Debian's mosquitto with mutual TLS and an agent of
 // paho-python and python-ecdsa (legacy/agent.py), which does the legacy scheme.
 //
-//	go run ./internal/bench [-rounds 5] [-brokers [-row TEXT]]
+//	go run ./internal/bench [-rounds 5] [-brokers [-row TEXT]] [-sensing [-minutes 1]]
 //
 // Both do the same work on the same machine in the same run, in turns, with the same certificates and the same client:
 // what differs from one run to another, or with what else the machine does, shows in both, so that the ratios are what
@@ -32,6 +32,8 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often to measure; the table has the medians")
 	only := flag.Bool("brokers", false, "only measure the brokers, pinseal's and mosquitto")
 	idle := flag.Bool("idle", false, "only measure what a node costs that nobody asks for anything")
+	senses := flag.Bool("sensing", false, "only measure inputs and the outbox")
+	minutes := flag.Float64("minutes", 1, "how long to look at what is written to the disk for telemetry")
 	row := flag.String("row", "", "with -brokers or -profile, only rows of the brokers' table that have this `text` in their name")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
@@ -39,7 +41,7 @@ func main() {
 	if *profile != "" {
 		err = runProfile(ctx, *profile, *row)
 	} else {
-		err = run(ctx, max(*rounds, 1), parts{*only, *idle, *row}, os.Stdout)
+		err = run(ctx, max(*rounds, 1), parts{*only, *idle, *senses, *minutes, *row}, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -49,8 +51,10 @@ func main() {
 
 // parts says what of all is measured.
 type parts struct {
-	onlyBrokers, onlyIdle bool
-	row                   string // of the brokers
+	onlyBrokers, onlyIdle, onlySensing bool
+
+	minutes float64 // of sensing
+	row     string  // of the brokers
 }
 
 func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
@@ -67,6 +71,9 @@ func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
 	}
 	if p.onlyIdle {
 		return measureIdle(ctx, program, out, tell)
+	}
+	if p.onlySensing {
+		return sensing(ctx, program, at, p.minutes, out, tell)
 	}
 	us, err := ours(ctx, program, at)
 	if err != nil {
@@ -96,7 +103,8 @@ func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
 	if p.onlyBrokers {
 		return brokers.write(out)
 	}
-	return errors.Join(r.write(out, rounds, time.Since(begin)), brokers.write(out), measureIdle(ctx, program, out, progress(os.Stderr)))
+	return errors.Join(r.write(out, rounds, time.Since(begin)), brokers.write(out), measureIdle(ctx, program, out, tell),
+		sensing(ctx, program, at, p.minutes, out, tell))
 }
 
 // round measures every stack once, and the bare operations.
