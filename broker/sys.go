@@ -24,7 +24,7 @@ type system struct {
 	interval    time.Duration
 	began, last time.Time
 	mostClients int
-	mostHeap    uint64
+	mostHeap    int
 	before      map[string]uint64     // what was counted, by what it is the load of
 	loads       map[string][3]float64 // averages of a minute, over loadMinutes
 	said        map[string]string
@@ -53,23 +53,38 @@ func (b *Broker) publishSystem(now time.Time) {
 	y.last = now
 }
 
+// systemValues are all of them, by their topic below $SYS/broker.
 func (b *Broker) systemValues(now time.Time) map[string]string {
-	y, t, s := &b.system, &b.journal.traffic, b.Stats()
+	y, s := &b.system, b.Stats()
+	values := map[string]string{
+		"version": b.version,
+		"uptime":  fmt.Sprintf("%d seconds", int(now.Sub(y.began).Seconds())),
+	}
+	for topic, n := range b.systemState(s) {
+		values[topic] = strconv.Itoa(n)
+	}
+	for topic, n := range b.systemCounts(s) {
+		values[topic] = strconv.FormatUint(n, 10)
+	}
+	for name, n := range b.systemLoads(s) {
+		for i, load := range y.load(name, n, now) {
+			values[fmt.Sprintf("load/%s/%dmin", name, loadMinutes()[i])] = fmt.Sprintf("%.2f", load)
+		}
+	}
+	return values
+}
+
+// systemState is what there is at this moment.
+func (b *Broker) systemState(s Stats) map[string]int {
+	y := &b.system
 	connected, stored, storedBytes := b.held()
 	heap := heapBytes()
 	y.mostClients, y.mostHeap = max(y.mostClients, s.Sessions), max(y.mostHeap, heap)
-	dropped := s.ByReason[ReasonQueueFull]
-	values := map[string]string{
-		"version":          b.version,
-		"uptime":           fmt.Sprintf("%d seconds", int(now.Sub(y.began).Seconds())),
-		"heap/current":     strconv.FormatUint(heap, 10),
-		"heap/maximum":     strconv.FormatUint(y.mostHeap, 10),
-		"clients/active":   strconv.Itoa(connected), // the old name
-		"clients/inactive": strconv.Itoa(s.Sessions - connected),
-	}
-	for topic, n := range map[string]int{
+	return map[string]int{
 		"clients/connected":          connected,
+		"clients/active":             connected, // the old name
 		"clients/disconnected":       s.Sessions - connected,
+		"clients/inactive":           s.Sessions - connected, // the old name
 		"clients/maximum":            y.mostClients,
 		"clients/total":              s.Sessions,
 		"messages/stored":            stored, // the old name
@@ -78,10 +93,15 @@ func (b *Broker) systemValues(now time.Time) map[string]string {
 		"retained messages/count":    s.Retained,
 		"subscriptions/count":        s.Subscriptions,
 		"shared_subscriptions/count": b.index.lenShared(),
-	} {
-		values[topic] = strconv.Itoa(n)
+		"heap/current":               heap,
+		"heap/maximum":               y.mostHeap,
 	}
-	for topic, n := range map[string]uint64{
+}
+
+// systemCounts is what has been counted since the start.
+func (b *Broker) systemCounts(s Stats) map[string]uint64 {
+	t := &b.journal.traffic
+	return map[string]uint64{
 		"clients/expired":           t.expired.Load(),
 		"bytes/received":            t.bytesIn.Load(),
 		"bytes/sent":                t.bytesOut.Load(),
@@ -89,23 +109,21 @@ func (b *Broker) systemValues(now time.Time) map[string]string {
 		"messages/sent":             t.packetsOut.Load(),
 		"publish/messages/received": s.Received,
 		"publish/messages/sent":     s.Sent,
-		"publish/messages/dropped":  dropped,
+		"publish/messages/dropped":  s.ByReason[ReasonQueueFull],
 		"publish/bytes/received":    t.payloadIn.Load(),
 		"publish/bytes/sent":        t.payloadOut.Load(),
-	} {
-		values[topic] = strconv.FormatUint(n, 10)
 	}
-	for name, n := range map[string]uint64{
+}
+
+// systemLoads is that of which there are averages.
+func (b *Broker) systemLoads(s Stats) map[string]uint64 {
+	t := &b.journal.traffic
+	return map[string]uint64{
 		"bytes/received": t.bytesIn.Load(), "bytes/sent": t.bytesOut.Load(),
 		"messages/received": t.packetsIn.Load(), "messages/sent": t.packetsOut.Load(),
-		"publish/received": s.Received, "publish/sent": s.Sent, "publish/dropped": dropped,
+		"publish/received": s.Received, "publish/sent": s.Sent, "publish/dropped": s.ByReason[ReasonQueueFull],
 		"connections": s.Accepted, "sockets": t.sockets.Load(),
-	} {
-		for i, load := range y.load(name, n, now) {
-			values[fmt.Sprintf("load/%s/%dmin", name, loadMinutes()[i])] = fmt.Sprintf("%.2f", load)
-		}
 	}
-	return values
 }
 
 // load takes what was counted since the last time into the moving averages.
@@ -136,10 +154,10 @@ func (b *Broker) held() (connected, messages, bytes int) {
 }
 
 // heapBytes is what the process has on its heap. It stops nothing, as runtime.ReadMemStats would.
-func heapBytes() uint64 {
+func heapBytes() int {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+	return int(sample[0].Value.Uint64()) //nolint:gosec // less than the address space
 }
 
 // announce publishes and retains a message of the broker's own.

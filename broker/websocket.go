@@ -97,7 +97,8 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // originAllowed keeps web pages of strangers from coming in with what their visitors have: a certificate, or a place in
-// the network (RFC 6455 section 10.2). Programs that are no browsers give no origin, or that of the broker.
+// the network (RFC 6455 section 10.2). Programs that are no browsers give no origin, or that of the broker. A page that
+// came without TLS may be anybody's.
 //
 // A name server of the page's owner can say that the page's own name leads to the broker (DNS rebinding). A browser then
 // finds that the broker's certificate is not for that name; without TLS, only addresses are believed.
@@ -113,7 +114,7 @@ func (l *Listener) originAllowed(r *http.Request) bool {
 		return true
 	}
 	origin, err := url.Parse(origins[0])
-	if err != nil || origin.Host == "" || !strings.EqualFold(origin.Host, r.Host) {
+	if err != nil || origin.Host == "" || !strings.EqualFold(origin.Host, r.Host) || (origin.Scheme == "https") != (l.TLS != nil) {
 		return false
 	}
 	_, notAddress := netip.ParseAddr(origin.Hostname())

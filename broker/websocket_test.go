@@ -151,6 +151,7 @@ func TestWebSocketRefused(t *testing.T) {
 		{"named origin", []string{"mqtt"}, http.Header{"Origin": {"https://friend.example"}}, 101},
 		{"foreign origin", []string{"mqtt"}, http.Header{"Origin": {"https://evil.example"}}, 403},
 		{"foreign port", []string{"mqtt"}, http.Header{"Origin": {"https://127.0.0.1:1"}}, 403},
+		{"page without TLS", []string{"mqtt"}, http.Header{"Origin": {"http://" + s.addr}}, 403},
 		{"sandboxed page", []string{"mqtt"}, http.Header{"Origin": {"null"}}, 403},
 		{"two origins", []string{"mqtt"}, http.Header{"Origin": {host, "https://evil.example"}}, 403},
 		{"no page", []string{"mqtt"}, http.Header{"Origin": {""}}, 403},
@@ -160,8 +161,8 @@ func TestWebSocketRefused(t *testing.T) {
 			t.Errorf("%s: %s, want %d", tc.name, answer.Status, tc.code)
 		}
 	}
-	if n := s.Stats().ByReason[broker.ReasonOrigin]; n != 5 {
-		t.Errorf("%d origins refused, want 5", n)
+	if n := s.Stats().ByReason[broker.ReasonOrigin]; n != 6 {
+		t.Errorf("%d origins refused, want 6", n)
 	}
 }
 
