@@ -435,10 +435,20 @@ func TestSet(t *testing.T) {
 
 func TestUntrustedClock(t *testing.T) {
 	k := newKey(t, jose.ES256, "k")
-	v := token.New(token.Options{Now: func() (time.Time, bool) { return now, false }})
+	trusted := false
+	v := token.New(token.Options{Now: func() (time.Time, bool) { return now, trusted }})
 	v.Set(&token.Config{Issuer: issuer, Audience: audience, Keys: keySet(t, k)})
 	if _, err := v.Check(t.Context(), "", k.sign(t, good(nil), nil)); err == nil || !strings.Contains(err.Error(), "clock is not trusted") {
 		t.Errorf("got %v", err)
+	}
+	trusted = true
+	grant, err := v.Check(t.Context(), "", k.sign(t, good(nil), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted = false
+	if err := grant.Valid(); err != nil {
+		t.Errorf("the clock is doubted again, and the session ends: %v", err)
 	}
 }
 

@@ -102,6 +102,10 @@ func (v *Verifier) Check(ctx context.Context, username, token string) (*Grant, e
 	if s == nil {
 		return nil, errNoTokens
 	}
+	now, trusted := v.options.Now()
+	if !trusted {
+		return nil, errors.New("the clock is not trusted, so nobody knows which tokens have expired")
+	}
 	parsed, err := s.parse(token)
 	if err != nil {
 		return nil, err
@@ -109,7 +113,7 @@ func (v *Verifier) Check(ctx context.Context, username, token string) (*Grant, e
 	if s.remote != nil {
 		v.fetchFor(ctx, s.remote, parsed.Signatures[0].Protected.KeyID)
 	}
-	said, err := v.judge(s, parsed)
+	said, err := s.judge(parsed, now)
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +128,7 @@ func (v *Verifier) Check(ctx context.Context, username, token string) (*Grant, e
 }
 
 // judge holds a token against what is good now.
-func (v *Verifier) judge(s *settings, parsed *jose.JSONWebSignature) (claims, error) {
-	now, trusted := v.options.Now()
-	if !trusted {
-		return claims{}, errors.New("the clock is not trusted, so nobody knows which tokens have expired")
-	}
+func (s *settings) judge(parsed *jose.JSONWebSignature, now time.Time) (claims, error) {
 	keys := s.Keys
 	if s.remote != nil {
 		keys = s.remote.get()
@@ -152,7 +152,8 @@ func (g *Grant) Valid() error {
 	if err != nil {
 		return err
 	}
-	said, err := g.verifier.judge(s, parsed)
+	now, _ := g.verifier.options.Now() // a clock that is doubted since is no reason to end what has begun
+	said, err := s.judge(parsed, now)
 	if err == nil && said.identity != g.Identity {
 		err = errors.New("token names another now")
 	}
@@ -167,32 +168,35 @@ func (g *Grant) Watched() bool { return g.watched }
 // interval ago.
 func (g *Grant) Watch(ctx context.Context) error {
 	active := time.Now()
-	wait := time.Duration(0)
+	interval := g.verifier.interval()
+	wait := interval
 	for {
-		s := g.verifier.current.Load()
-		if s == nil {
-			return errNoTokens
-		}
-		interval := watchIdle
-		if s.Introspection != nil {
-			interval = s.Introspection.Interval
-		}
-		if wait == 0 {
-			wait = interval
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(jittered(wait)):
 		}
+		s := g.verifier.current.Load()
+		if s == nil {
+			return errNoTokens
+		}
 		_, err := s.introspect(ctx, g.token, g.Expires)
+		interval = g.verifier.interval()
 		switch {
 		case err == nil:
-			active, wait = time.Now(), 0
+			active, wait = time.Now(), interval
 		case errors.Is(err, errInactive) || time.Since(active) >= 2*interval:
 			return err
 		default:
 			wait = interval / 4
 		}
 	}
+}
+
+// interval is how long a token that is active is left alone.
+func (v *Verifier) interval() time.Duration {
+	if s := v.current.Load(); s != nil && s.Introspection != nil {
+		return s.Introspection.Interval
+	}
+	return watchIdle // there may be an endpoint again
 }
