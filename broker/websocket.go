@@ -114,7 +114,7 @@ func (l *Listener) originAllowed(r *http.Request) bool {
 		return true
 	}
 	origin, err := url.Parse(origins[0])
-	if err != nil || origin.Host == "" || !strings.EqualFold(origin.Host, r.Host) || (origin.Scheme == "https") != (l.TLS != nil) {
+	if err != nil || origin.Host == "" || !strings.EqualFold(origin.Host, r.Host) || l.TLS != nil && origin.Scheme != "https" {
 		return false
 	}
 	_, notAddress := netip.ParseAddr(origin.Hostname())
