@@ -93,7 +93,7 @@ func New(cfg Config) (*Actuator, error) {
 func (a *Actuator) Recall(r Record, elapsed time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stored, a.waiting = r, r.On
+	a.stored, a.waiting = r, r.On && a.cfg.Restore > 0
 	a.machine.Recall(a.now(), r, elapsed)
 }
 

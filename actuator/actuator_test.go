@@ -332,6 +332,10 @@ func TestKept(t *testing.T) {
 		if len(m.records()) != 1 || !m.records()[0].On || m.records()[0].Level != 9 || m.records()[0].OnFor != 5*time.Second || m.records()[0].Left >= 0 {
 			t.Fatalf("saved %+v", m.records())
 		}
+		mustDo(t, a, `{"state":"ON","flash":1}`) // does not end it
+		if len(m.records()) != 1 {
+			t.Fatalf("saved %+v", m.records())
+		}
 		mustDo(t, a, off)
 		if len(m.records()) != 2 || m.records()[1].On {
 			t.Fatalf("saved %+v", m.records())
@@ -443,12 +447,17 @@ func TestResume(t *testing.T) {
 		{"the permit is over", limited, actuator.Rules{}, 5 * minute, "", false, ""},
 		{"min_off comes first", lit, actuator.Rules{MinOff: 3 * time.Second}, minute, "", true, "3000:9"},
 		{"min_off leaves no time", lit, actuator.Rules{MinOff: 3 * time.Second, MaxOn: 11*minute + time.Second}, minute, "", true, ""},
+		{"only its switching is kept", lit, actuator.Rules{Switches: 9, Window: time.Minute}, 0, "", false, ""},
 		{"never without a hand", lit, actuator.Rules{Hold: minute}, minute, "", false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d, m := &dimmer{start: time.Now()}, &memory{}
-				a := start(t, actuator.Config{Name: "led", Driver: d, Dims: true, Rules: test.rules, Store: m, Restore: time.Hour})
+				cfg := actuator.Config{Name: "led", Driver: d, Dims: true, Rules: test.rules, Store: m, Restore: time.Hour}
+				if test.rules.Switches > 0 {
+					cfg.Restore = 0
+				}
+				a := start(t, cfg)
 				a.Recall(test.record, test.elapsed)
 				a.Online(true)
 				if test.record.On && len(m.records()) > 0 {

@@ -22,10 +22,11 @@ func (m *Machine) Record(now time.Duration) Record {
 	for _, at := range m.switches {
 		r.Switched = append(r.Switched, now-at)
 	}
-	if p := m.program.current(now); p.end == 0 || now < p.ends() && p.times == 0 {
+	p := m.beneath(now)
+	if p.end == 0 || p.ends() == never {
 		return r
 	}
-	r.On, r.Level, r.OnFor = true, m.program.current(now).end, now-m.since
+	r.On, r.Level, r.OnFor = true, p.end, now-m.since
 	if m.until != never {
 		r.Left = m.until - now
 	}

@@ -85,7 +85,7 @@ func (n *node) recallOutput(o *nodeOutput) {
 
 // resumeOutput restores the state of an output, unless it cannot be told yet how old it is.
 func (n *node) resumeOutput(o *nodeOutput) (done bool) {
-	if o.kept == nil {
+	if o.config.Restore == 0 {
 		return true
 	}
 	kept, err := o.kept.Load()
