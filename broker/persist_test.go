@@ -37,12 +37,12 @@ func lives(t *testing.T, change func(*broker.Config), parts ...func(*site)) {
 }
 
 // persistent5 asks for a session that outlives the connection by an hour.
-func persistent5(id string, cleanStart bool) []byte {
+func persistent5(cleanStart bool) []byte {
 	flags := byte(0)
 	if cleanStart {
 		flags = 2
 	}
-	return packet(0x10, str("MQTT"), []byte{5, flags, 0, 60, 5, 0x11, 0, 0, 0x0e, 0x10}, str(id))
+	return packet(0x10, str("MQTT"), []byte{5, flags, 0, 60, 5, 0x11, 0, 0, 0x0e, 0x10}, str("id"))
 }
 
 // resume connects and reports whether there was a session.
@@ -284,11 +284,11 @@ func TestSessionEndsBetweenLives(t *testing.T) {
 
 func TestCleanStartLeavesNothing(t *testing.T) {
 	lives(t, nil, func(s *site) {
-		c, _ := s.resume(t, "alice", persistent5("id", true))
+		c, _ := s.resume(t, "alice", persistent5(true))
 		c.subscribes(t, 5, "x", 1)
 		s.leave(t, c)
 		s.connect(t, "bob", "").publish(t, "x", "waits", 1)
-		c, present := s.resume(t, "alice", persistent5("id", true))
+		c, present := s.resume(t, "alice", persistent5(true))
 		if present {
 			t.Error("the session goes on")
 		}
@@ -298,7 +298,7 @@ func TestCleanStartLeavesNothing(t *testing.T) {
 		if n := s.Stats().Subscriptions; n != 0 {
 			t.Errorf("%d subscriptions are back", n)
 		}
-		c, present := s.resume(t, "alice", persistent5("id", false))
+		c, present := s.resume(t, "alice", persistent5(false))
 		if !present {
 			t.Error("the new session is lost")
 		}

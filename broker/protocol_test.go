@@ -124,6 +124,7 @@ func TestSharedSubscriptions(t *testing.T) {
 		}
 	}
 	members[0].Disconnect(0)
+	eventually(t, "gone", func() bool { return s.Stats().Connections == 4 })
 	away, _ := s.resume(t, "alice", persistent311("away"))
 	away.subscribes(t, 4, "$share/g/job/#", 1)
 	s.leave(t, away)
@@ -253,7 +254,7 @@ func TestMessageExpiry(t *testing.T) {
 	t.Parallel() // it waits for clocks
 	s := start(t, nil)
 	p := s.open5(t, "bob")
-	away, _ := s.resume(t, "alice", persistent5("id", true))
+	away, _ := s.resume(t, "alice", persistent5(true))
 	away.subscribes(t, 5, "#", 1)
 	s.leave(t, away)
 	others := s.Stats().Retained
@@ -262,7 +263,7 @@ func TestMessageExpiry(t *testing.T) {
 	p.publishes5(t, "x", hour, "long", 0)
 	p.publishes5(t, "kept", second, "short", 1)
 	eventually(t, "expired", func() bool { return s.Stats().Retained <= others })
-	away, _ = s.resume(t, "alice", persistent5("id", false))
+	away, _ = s.resume(t, "alice", persistent5(false))
 	m := away.read(t)
 	if !strings.HasSuffix(string(m), "long") || m[8] != 2 || m[11] != 0x0e || m[12] >= 0x10 {
 		t.Errorf("received % x, want the long one with what is left of its hour", m)
