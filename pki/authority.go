@@ -68,13 +68,19 @@ func unprintable(r rune) bool { return r < ' ' || r > '~' }
 // sign others and a key that belongs to none. An expired authority is read, but
 // issues nothing.
 func ParseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
-	certs, err := ParseCertificates(certPEM)
-	if err != nil {
-		return nil, fmt.Errorf("authority's certificate: %w", err)
-	}
 	key, err := ParseKey(keyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("authority's key: %w", err)
+	}
+	return NewAuthority(certPEM, key)
+}
+
+// NewAuthority is [ParseAuthority] with a key that is wherever it is: under a
+// passphrase, in a TPM, in a secure element.
+func NewAuthority(certPEM []byte, key crypto.Signer) (*Authority, error) {
+	certs, err := ParseCertificates(certPEM)
+	if err != nil {
+		return nil, fmt.Errorf("authority's certificate: %w", err)
 	}
 	for _, cert := range certs {
 		if err := checkAuthority(cert); err != nil {
@@ -128,6 +134,9 @@ func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.cert.Ra
 
 // KeyPEM returns the private key, PKCS 8, unencrypted.
 func (a *Authority) KeyPEM() ([]byte, error) { return MarshalKey(a.key) }
+
+// KeyUnder returns the private key encrypted with a passphrase, see [EncryptKey].
+func (a *Authority) KeyUnder(passphrase []byte) ([]byte, error) { return EncryptKey(a.key, passphrase) }
 
 // IssuedBy reports whether the authority has signed the certificate.
 func IssuedBy(cert *x509.Certificate, a *Authority) bool {

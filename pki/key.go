@@ -65,7 +65,7 @@ func keyBlock(data []byte) (*pem.Block, error) {
 	for _, block := range blocks {
 		switch {
 		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-			return nil, errors.New("private key is encrypted; write it without passphrase by `openssl pkey -in KEY -out PLAIN`")
+			return nil, fmt.Errorf("%w; write it without by `openssl pkey -in KEY -out PLAIN`", ErrEncrypted)
 		case block.Type != blockPKCS8 && block.Type != "EC PRIVATE KEY" && block.Type != "RSA PRIVATE KEY":
 			continue
 		case found != nil:

@@ -15,9 +15,10 @@ import (
 )
 
 type caCmd struct {
-	Show   caShowCmd   `cmd:"" help:"Show whom the node's clients trust, and until when."`
-	Rotate caRotateCmd `cmd:"" help:"Replace the authority by a new one; both are trusted until the old one is retired."`
-	Retire caRetireCmd `cmd:"" help:"Trust the authority that was replaced no longer, once nobody depends on it."`
+	Show    caShowCmd    `cmd:"" help:"Show whom the node's clients trust, and until when."`
+	Protect caProtectCmd `cmd:"" help:"Encrypt the authority's key with a passphrase, read from the terminal or standard input."`
+	Rotate  caRotateCmd  `cmd:"" help:"Replace the authority by a new one; both are trusted until the old one is retired."`
+	Retire  caRetireCmd  `cmd:"" help:"Trust the authority that was replaced no longer, once nobody depends on it."`
 }
 
 type caShowCmd struct{ dirFlag }
@@ -58,7 +59,7 @@ func (c *caRotateCmd) Run(std streams) error {
 	if exists(l.caCross()) {
 		return withHint(errors.New("the authority before this one is still trusted"), "retire it first: %s", c.command("ca retire"))
 	}
-	old, err := readAuthority(l)
+	old, err := unlockAuthority(l)
 	if err != nil {
 		return err
 	}
@@ -71,11 +72,11 @@ func (c *caRotateCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	oldKey, err := old.KeyPEM()
+	oldKey, err := old.keyText(old.Authority)
 	if err != nil {
 		return err
 	}
-	newKey, err := made.KeyPEM()
+	newKey, err := old.keyText(made)
 	if err != nil {
 		return err
 	}

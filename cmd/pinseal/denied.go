@@ -130,7 +130,7 @@ func (n *node) denySigners(cfg *config) error {
 
 // revocationList is signed when somebody asks, so that it is never over: from the deny list, which is what holds.
 func (n *node) revocationList() ([]byte, error) {
-	authority, err := readAuthority(n.layout)
+	authority, err := n.authority()
 	if err != nil {
 		return nil, err
 	}

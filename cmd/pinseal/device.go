@@ -203,15 +203,3 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 	}
 	return atomicfile.Write(l.config, text, 0o644)
 }
-
-func readAuthority(l layout) (*pki.Authority, error) {
-	certificates, err := os.ReadFile(l.caCert())
-	if err != nil {
-		return nil, withHint(fmt.Errorf("reading the authority: %w", err), "devices are added on the node; pinseal init made its authority")
-	}
-	key, err := os.ReadFile(credential(authorityCredential, l.caKey()))
-	if err != nil {
-		return nil, withHint(fmt.Errorf("reading the authority's key: %w", err), "it must be readable: for the service, sudo pinseal install hands it over while [enrol] is on; for a command, sudo")
-	}
-	return pki.ParseAuthority(certificates, key)
-}

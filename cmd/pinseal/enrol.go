@@ -84,7 +84,7 @@ func (n *node) readEnrolAuthority(e *enrolment) error {
 	if err != nil {
 		return err
 	}
-	authority, err := readAuthority(n.layout)
+	authority, err := n.authority()
 	if err != nil {
 		return err
 	}

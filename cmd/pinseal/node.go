@@ -31,6 +31,7 @@ import (
 type node struct {
 	layout  layout
 	config  *config
+	opened  authorityCache
 	log     *slog.Logger
 	clock   *clock.Clock
 	chip    gpio.Chip

@@ -42,7 +42,7 @@ func (n *node) newCaretaker() *caretaker {
 	if n.config.Agent.Broker != "" || n.config.TLS.Certificate != "" || n.config.TLS.Key != "" || credential(brokerCredential, "") != "" {
 		return nil
 	}
-	if _, err := readAuthority(n.layout); err != nil {
+	if _, err := n.authority(); err != nil {
 		return nil
 	}
 	c := &caretaker{node: n}
@@ -196,7 +196,7 @@ func (c *caretaker) look(ctx context.Context) error {
 }
 
 func (c *caretaker) reason(current *x509.Certificate, local []string) (string, error) {
-	authority, err := readAuthority(c.layout)
+	authority, err := c.authority()
 	if err != nil {
 		return "", err
 	}
@@ -233,7 +233,7 @@ func serverNames(cert *x509.Certificate, local []string) []string {
 }
 
 func (c *caretaker) obtain(_ context.Context, key crypto.Signer) (renewal.Obtained, error) {
-	authority, err := readAuthority(c.layout)
+	authority, err := c.authority()
 	if err != nil {
 		return renewal.Obtained{}, err
 	}
