@@ -27,6 +27,7 @@ func TestMessagesPass(t *testing.T) {
 func (s *site) dialNode(tb testing.TB) *client {
 	tb.Helper()
 	return must(s.tryConnect(tb, node, "agent", func(o *paho.ClientOptions) {
+		o.SetCleanSession(false) // as the agent does
 		o.SetCustomOpenConnectionFn(func(_ *url.URL, _ paho.ClientOptions) (net.Conn, error) {
 			return s.Dial(context.Background())
 		})

@@ -89,7 +89,9 @@ func (s *session) attach(c *conn, version byte, window uint16, keep time.Duratio
 	s.conn, s.version, s.keep, s.away = c, version, keep, time.Time{}
 	s.queue.rewind(window)
 	s.connected.Store(true)
-	s.kept = s.kept || keep > 0 && s.broker.keeper.stores()
+	// The node's own session ends with the node: who waits for the node's answer asks again, and a command costs one
+	// write to the disk, not three.
+	s.kept = s.kept || keep > 0 && c.listener != nil && s.broker.keeper.stores()
 	s.keepRecord()
 	s.pump()
 }
