@@ -297,8 +297,8 @@ func (s *commander) askAgain() {
 	s.mu.Lock()
 	var unanswered []*question
 	for _, q := range s.open {
+		q.resent = true
 		if q.arrived && !q.echoed {
-			q.resent = true
 			unanswered = append(unanswered, q)
 		}
 	}
