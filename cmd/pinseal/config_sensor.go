@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -108,6 +109,15 @@ func (c *config) checkSensors(data []byte) error {
 		}
 	}
 	return nil
+}
+
+// read reads the sensor once.
+func (s sensorConfig) read(ctx context.Context) (sensor.Reading, error) {
+	one, err := sensor.New(s.sensor())
+	if err != nil {
+		return sensor.Reading{}, err
+	}
+	return one.Read(ctx)
 }
 
 func (s sensorConfig) complete() error {

@@ -41,6 +41,7 @@ func (n *nodeChecks) list() []check {
 		{"node", n.node},
 		{"replay state", n.replayState},
 		{"line", n.lines},
+		{"sensors", n.sensors},
 		{"port", n.port},
 		{"joining", n.joining},
 		{"operator", n.operator},
@@ -52,7 +53,7 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n.config = cfg
+	n.config, n.layout = cfg, cfg.place(n.layout)
 	if cfg.denied, err = readDenied(n.layout); err != nil {
 		return "", err
 	}
@@ -61,7 +62,12 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 
 // keys looks whether every private key is there, readable for the node and for nobody else.
 func (n *nodeChecks) keys(context.Context) (string, error) {
-	paths := []string{n.signKey(), keyForCommands(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey()))}
+	paths := []string{n.signKey()}
+	if n.elsewhere() {
+		paths = append(paths, n.clientKey())
+	} else {
+		paths = append(paths, keyForCommands(brokerCredential, orDefault(n.config.TLS.Key, n.layout.brokerKey())))
+	}
 	if exists(n.layout.caKey()) {
 		paths = append(paths, n.layout.caKey())
 	}
@@ -137,6 +143,9 @@ func (n *nodeChecks) certificateFiles() pki.Files {
 }
 
 func (n *nodeChecks) certificate(context.Context) (string, error) {
+	if n.elsewhere() {
+		return n.clientCertificate()
+	}
 	files := n.certificateFiles()
 	server, err := pki.LoadServer(files, 0, time.Now)
 	if err == nil {
@@ -150,6 +159,9 @@ func (n *nodeChecks) certificate(context.Context) (string, error) {
 
 // names compares the certificate with what this machine is called now: addresses change.
 func (n *nodeChecks) names(context.Context) (string, error) {
+	if n.elsewhere() {
+		return "the broker is elsewhere", nil
+	}
 	certificate, err := readCertificate(n.certificateFiles().Certificate)
 	if err != nil {
 		return "", err
@@ -224,6 +236,9 @@ func (n *nodeChecks) replayState(context.Context) (string, error) {
 
 // lines claims nothing: who holds a line is told by the chip.
 func (n *nodeChecks) lines(context.Context) (found string, err error) {
+	if len(n.config.Outputs)+len(n.config.Inputs) == 0 {
+		return "none is used", nil
+	}
 	chip, err := openChip(n.config.GPIO.Chip, n.layout)
 	if err != nil {
 		return "", err
@@ -233,7 +248,10 @@ func (n *nodeChecks) lines(context.Context) (found string, err error) {
 	if err != nil {
 		return "", err
 	}
-	var held []string
+	held, err := n.inputLines(lines)
+	if err != nil {
+		return "", err
+	}
 	for _, o := range n.config.Outputs {
 		if o.PWM.hardware() { // who holds it can be told only by taking it
 			held = append(held, fmt.Sprintf("%s on PWM %s", o.Name, o.PWM))
@@ -251,7 +269,10 @@ func (n *nodeChecks) lines(context.Context) (found string, err error) {
 	return strings.Join(held, ", "), nil
 }
 
-func (n *nodeChecks) port(context.Context) (string, error) {
+func (n *nodeChecks) port(ctx context.Context) (string, error) {
+	if n.elsewhere() {
+		return n.otherBroker(ctx)
+	}
 	var addresses []string
 	for _, l := range n.config.Listeners {
 		addresses = append(addresses, string(l.Address))

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pinseal/gpio"
+	"pinseal/pki"
+)
+
+// What the checks of a node look at where its broker is elsewhere, as on a machine with nothing but sensors.
+
+func (n *nodeChecks) elsewhere() bool { return n.config.Agent.Broker != "" }
+
+func (n *nodeChecks) clientKey() string { return keyForCommands(agentCredential, n.config.Agent.Key) }
+
+// clientCertificate looks whether the other broker could be shown it.
+func (n *nodeChecks) clientCertificate() (string, error) {
+	host, _ := n.config.Agent.Broker.host()
+	files := pki.Files{Certificate: n.config.Agent.Certificate, Key: n.clientKey(), CA: orDefault(n.config.Agent.CA, n.layout.caCert())}
+	if _, err := pki.ClientConfig(files, host, time.Now); err != nil {
+		return "", explainTLS(err)
+	}
+	return validity(files.Certificate)
+}
+
+// otherBroker looks whether somebody listens there.
+func (n *nodeChecks) otherBroker(ctx context.Context) (string, error) {
+	_, address := n.config.Agent.Broker.host()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := dialTCP(ctx, address)
+	if err != nil {
+		return "", noticef("%s cannot be reached: %v; what is measured waits", n.config.Agent.Broker, err)
+	}
+	return fmt.Sprintf("%s listens", n.config.Agent.Broker), conn.Close()
+}
+
+// inputLines looks whether the lines of inputs are there and nobody else's.
+func (n *nodeChecks) inputLines(lines []gpio.LineInfo) (held []string, err error) {
+	for _, in := range n.config.Inputs {
+		line, err := gpio.FindLine(lines, in.Line)
+		if err != nil {
+			return nil, withHint(fmt.Errorf("input %s: %w", in.Name, err), "pinseal gpio list shows the lines of this machine")
+		}
+		if line.Used && !n.running {
+			return nil, withHint(fmt.Errorf("input %s: line %s is held by %s", in.Name, in.Line, orDefault(line.Consumer, "somebody")), "stop that program, or remove the device-tree overlay behind it")
+		}
+		held = append(held, fmt.Sprintf("%s on %s", in.Name, line.Name))
+	}
+	return held, nil
+}
+
+// sensors reads each once.
+func (n *nodeChecks) sensors(ctx context.Context) (string, error) {
+	var failed []error
+	for _, cfg := range n.config.Sensors {
+		if _, err := cfg.read(ctx); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", cfg.Name, err))
+		}
+	}
+	if len(failed) > 0 {
+		return "", noticef("cannot be read: %v", errors.Join(failed...))
+	}
+	return plural(len(n.config.Sensors), "sensor"), nil
+}
