@@ -65,6 +65,13 @@ func (k *keeper) close() error {
 	return nil
 }
 
+// settle waits until all that was noted is on disk, or cannot be brought there.
+func (k *keeper) settle() {
+	done := make(chan struct{})
+	k.after(k.latest(), func(error) { close(done) })
+	<-done
+}
+
 // latest is what everything up to now needs.
 func (k *keeper) latest() mark {
 	if k.store == nil {

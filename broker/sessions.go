@@ -34,8 +34,9 @@ func (b *Broker) acquire(c *conn, id string, clean bool) (s *session, present bo
 		<-owner.gone
 	}
 	var last *will
+	ended := false
 	if s = t.all[id]; s != nil && clean {
-		last = b.forget(s)
+		last, ended = b.forget(s), true
 		s = nil
 	}
 	if present = s != nil; !present {
@@ -49,7 +50,10 @@ func (b *Broker) acquire(c *conn, id string, clean bool) (s *session, present bo
 		t.listNode()
 	}
 	t.mu.Unlock()
-	b.publishWill(s, last) // the session it belonged to has ended
+	if ended {
+		b.publishWill(s, last)
+		b.keeper.settle() // or the old session could be back after a crash, and its client not know
+	}
 	return s, present
 }
 
