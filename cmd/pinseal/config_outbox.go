@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"pinseal/agent/outbox"
+	"pinseal/internal/metrics"
 )
 
 // outboxConfig is [outbox]: what is reported is kept until the node that it is for has acknowledged it.
@@ -77,4 +79,27 @@ func (n *node) openOutbox() (err error) {
 		Rate: float64(cfg.Rate), Log: n.log.With("part", "outbox"),
 	})
 	return err
+}
+
+func (n *node) collectOutbox(w *metrics.Writer) {
+	if n.outbox == nil {
+		return
+	}
+	const help = "Telemetry messages that wait no more, by what became of them."
+	s := n.outbox.Stats()
+	w.Gauge("pinseal_outbox_messages", "Telemetry messages that wait for their receiver.", float64(s.Waiting))
+	w.Gauge("pinseal_outbox_bytes", "What they take, in memory and on the disk.", float64(s.WaitingBytes))
+	w.Counter("pinseal_outbox_total", help, s.Accepted, "outcome", "accepted")
+	w.Counter("pinseal_outbox_total", help, s.Refused, "outcome", "refused")
+	w.Counter("pinseal_outbox_total", help, s.Dropped, "outcome", "dropped")
+}
+
+// outboxStatus is its part of the line of `systemctl status`.
+func (n *node) outboxStatus() []string {
+	if n.outbox == nil {
+		return nil
+	}
+	s := n.outbox.Stats()
+	return []string{fmt.Sprintf("telemetry for %s: %d accepted, %d waiting, %d refused, %d dropped",
+		n.config.Outbox.Node, s.Accepted, s.Waiting, s.Refused, s.Dropped)}
 }

@@ -57,6 +57,7 @@ func (n *node) collectNode(w *metrics.Writer) {
 	for _, in := range n.inputs {
 		w.Gauge("pinseal_input_on", "Whether an input is on.", metrics.Bool(in.gpio.On()), "input", string(in.cfg.Name))
 	}
+	n.collectOutbox(w)
 	commits, failed := n.replay.Commits()
 	w.Counter("pinseal_replay_commits_total", "Ways to the disk with what was accepted.", commits)
 	w.Counter("pinseal_replay_commit_failures_total", "Those of them that failed: the commands were not acted on.", failed)

@@ -89,6 +89,7 @@ func (n *node) status() string {
 		refused += count
 	}
 	words = append(words, plural(int(n.signers.Load()), "signer"), fmt.Sprintf("%d applied", applied), fmt.Sprintf("%d refused", refused))
+	words = append(words, n.outboxStatus()...)
 	return strings.Join(words, ", ")
 }
 
