@@ -29,6 +29,9 @@
 // done. The broker gets its acknowledgement after that commit, and verdicts and states leave on their own time: a slow
 // or absent broker does not hold up a command.
 //
+// Step 12 is the [Actuator]'s. What a safety rule of the output forbids at that moment ends there as not-permitted, with
+// the rule in the detail; its number stays used. What a rule only changes is applied, and the detail says how.
+//
 // # Rates
 //
 // A key has two allowances of the same size, [Policy].Rate: one for the commands and telemetry it has accepted, one

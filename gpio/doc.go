@@ -4,7 +4,8 @@
 //
 // [OpenChip] finds a chip of the kernel by its label, [OpenSim] makes a simulated one in a folder, and the package
 // gpiotest has a fake that injects faults. All three are a [Chip] and pass the same conformance test. [OpenOutput]
-// turns one line of a chip into an [Output], which knows active-low wiring, an initial state and an exit state.
+// turns one line of a chip into an [Output], which knows active-low wiring, an initial state and an exit state;
+// [OpenDimmer] into one with levels between off and on. [OpenPWM] drives a channel of the kernel's PWM instead.
 //
 // # Guarantees
 //
