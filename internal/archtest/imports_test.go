@@ -80,6 +80,7 @@ func table() []row {
 		{"cmd/pinseal", []string{"..."}, []string{kong, toml, jsontext, rate, sync, term, qr}},
 		{"internal/atomicfile", nil, nil},
 		{"internal/boltfile", []string{"internal/atomicfile"}, []string{bbolt}},
+		{"internal/boltfile/disktest", nil, nil},
 		{"internal/clock", []string{"internal/atomicfile"}, nil},
 		{"internal/flash", nil, []string{diskfs, sys}},
 		{"internal/filewatch", nil, []string{sys}},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pinseal/broker/internal/store"
+	"pinseal/internal/boltfile/disktest"
 )
 
 func buckets() []string { return []string{"a", "b"} }
@@ -206,53 +207,18 @@ func read(tb testing.TB, path string) []byte {
 	return data
 }
 
-// disk opens files and can be full.
-type disk struct {
-	mu   sync.Mutex
-	file *os.File // opened last
-	full bool
-}
-
-func (d *disk) open(name string, flag int, perm os.FileMode) (*os.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.full {
-		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
-	}
-	f, err := os.OpenFile(name, flag, perm)
-	d.file = f
-	return f, err
-}
-
-func (d *disk) set(t *testing.T, full bool) {
-	t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.full = full; !full {
-		return
-	}
-	f, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = syscall.Dup3(int(f.Fd()), int(d.file.Fd()), syscall.O_CLOEXEC)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Those who wait are told. What stays noted is written when there is room again, and what was taken back is not.
 func TestFullDisk(t *testing.T) {
-	d := &disk{}
+	d := &disktest.Disk{}
 	failed := make(chan error, 10)
 	s, path := open(t, func(c *store.Config) {
-		c.OpenFile = d.open
+		c.OpenFile = d.Open
 		c.Failed = func(err error) { failed <- err }
 	})
 	if err := wait(s, s.Put("a", "before", []byte("v"), true)); err != nil {
 		t.Fatal(err)
 	}
-	d.set(t, true)
+	d.Fill(t)
 	for _, key := range []string{"kept", "taken back"} {
 		m := s.Put("a", key, []byte("v"), true)
 		if err := wait(s, m); !errors.Is(err, syscall.ENOSPC) || s.Durable(m) {
@@ -263,7 +229,7 @@ func TestFullDisk(t *testing.T) {
 	if err := <-failed; !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Failed was told %v", err)
 	}
-	d.set(t, false)
+	d.MakeRoom()
 	if err := <-failed; err != nil { // without anyone who asks
 		t.Errorf("Failed was told %v", err)
 	}
@@ -275,9 +241,9 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestCloseTellsWhatIsLost(t *testing.T) {
-	d := &disk{}
-	s, path := open(t, func(c *store.Config) { c.OpenFile = d.open })
-	d.set(t, true)
+	d := &disktest.Disk{}
+	s, path := open(t, func(c *store.Config) { c.OpenFile = d.Open })
+	d.Fill(t)
 	s.Put("a", "lost", []byte("v"), true)
 	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Close: %v", err)
