@@ -29,8 +29,9 @@ const (
 
 // Authority issues certificates. It is immutable and safe for concurrent use.
 type Authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	cert    *x509.Certificate
+	key     crypto.Signer
+	issuers []*x509.Certificate // of its certificate, upwards; none if it is a root
 }
 
 // CreateAuthority makes a self-signed authority with a new key, valid for 20
@@ -87,7 +88,7 @@ func NewAuthority(certPEM []byte, key crypto.Signer) (*Authority, error) {
 			return nil, err
 		}
 		if Belongs(key, cert) {
-			return &Authority{cert: cert, key: key}, nil
+			return &Authority{cert: cert, key: key, issuers: issuersOf(cert, certs)}, nil
 		}
 	}
 	return nil, errors.New("authority's key does not belong to its certificate")
@@ -129,8 +130,20 @@ func checkAuthority(cert *x509.Certificate) error {
 	return nil
 }
 
-// CertificatePEM returns the certificate that peers are to trust.
-func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.cert.Raw) }
+// CertificatePEM returns the certificates that peers are to trust: its own, and
+// those of the authorities above it.
+func (a *Authority) CertificatePEM() []byte {
+	return EncodeCertificates(append([]*x509.Certificate{a.cert}, a.issuers...)...)
+}
+
+// Chain is what belongs behind a certificate that it has issued, for peers that
+// trust only who is above it; nothing if it is a root.
+func (a *Authority) Chain() []*x509.Certificate {
+	if !a.Below() {
+		return nil
+	}
+	return []*x509.Certificate{a.cert}
+}
 
 // KeyPEM returns the private key, PKCS 8, unencrypted.
 func (a *Authority) KeyPEM() ([]byte, error) { return MarshalKey(a.key) }

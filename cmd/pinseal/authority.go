@@ -41,27 +41,28 @@ func readAuthority(l layout) (*pki.Authority, error) {
 }
 
 func unlockAuthority(l layout) (openAuthority, error) {
-	certificates, keyText, err := readAuthorityFiles(l)
+	certificates, key, err := readAuthorityFiles(l)
 	if err != nil {
 		return openAuthority{}, err
 	}
+	return unlock(certificates, key, l.caKey())
+}
+
+// unlock reads a key, asking for its passphrase if it has one.
+func unlock(certificates, keyText []byte, path string) (openAuthority, error) {
+	var passphrase []byte
 	key, err := pki.ParseKey(keyText)
 	if errors.Is(err, pki.ErrEncrypted) {
-		passphrase, err := readPassphrase()
-		if err != nil {
+		if passphrase, err = readPassphrase(); err != nil {
 			return openAuthority{}, err
 		}
-		if key, err = pki.DecryptKey(keyText, passphrase); err != nil {
-			return openAuthority{}, fmt.Errorf("%s: %w", l.caKey(), err)
-		}
-		authority, err := pki.NewAuthority(certificates, key)
-		return openAuthority{authority, passphrase}, err
+		key, err = pki.DecryptKey(keyText, passphrase)
 	}
 	if err != nil {
-		return openAuthority{}, fmt.Errorf("authority's key: %w", err)
+		return openAuthority{}, fmt.Errorf("%s: %w", path, err)
 	}
 	authority, err := pki.NewAuthority(certificates, key)
-	return openAuthority{authority, nil}, err
+	return openAuthority{authority, passphrase}, err
 }
 
 func readAuthorityFiles(l layout) (certificates, key []byte, err error) {

@@ -17,6 +17,8 @@ import (
 type caCmd struct {
 	Show    caShowCmd    `cmd:"" help:"Show whom the node's clients trust, and until when."`
 	Protect caProtectCmd `cmd:"" help:"Encrypt the authority's key with a passphrase, read from the terminal or standard input."`
+	Create  caCreateCmd  `cmd:"" help:"On the operator's machine: make a root of trust for nodes whose authority is elsewhere."`
+	Sign    caSignCmd    `cmd:"" help:"On the operator's machine: sign a node's authority."`
 	Rotate  caRotateCmd  `cmd:"" help:"Replace the authority by a new one; both are trusted until the old one is retired."`
 	Retire  caRetireCmd  `cmd:"" help:"Trust the authority that was replaced no longer, once nobody depends on it."`
 }
@@ -62,6 +64,9 @@ func (c *caRotateCmd) Run(std streams) error {
 	old, err := unlockAuthority(l)
 	if err != nil {
 		return err
+	}
+	if old.Below() {
+		return withHint(errors.New("this node's authority has its certificate from one elsewhere, which a new one would not have"), "sign it anew there: pinseal ca sign")
 	}
 	base, _, _ := strings.Cut(old.Certificate().Subject.CommonName, " since ")
 	made, err := pki.CreateAuthority(base+" since "+now.UTC().Format("2006-01-02 15:04:05"), now)

@@ -42,7 +42,7 @@ func (c *deviceRenewCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintln(std.out, "not due yet")
 		return nil
 	}
-	if err := settings.renew(ctx); err != nil {
+	if err := settings.renewPatiently(ctx); err != nil {
 		return explainRenewal(err)
 	}
 	certificate, err := settings.renewal.Current()
@@ -52,6 +52,24 @@ func (c *deviceRenewCmd) Run(ctx context.Context, std streams) error {
 	fmt.Fprintf(std.out, "renewed, until %s\n", certificate.NotAfter.Format(time.DateOnly))
 	return nil
 }
+
+// renewPatiently tries again what may have been bad luck: a node that reloads ends handshakes that are under way.
+func (c *client) renewPatiently(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		err := c.renew(ctx)
+		if _, refused := errors.AsType[*pki.RefusedError](err); err == nil || refused || attempt == renewAttempts {
+			return err
+		}
+		c.log.Info("trying again", "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+const renewAttempts = 3
 
 func explainRenewal(err error) error {
 	if refused, ok := errors.AsType[*pki.RefusedError](err); ok {

@@ -27,6 +27,8 @@ type initCmd struct {
 	Enrol    string   `help:"Address where devices join, or off; default: :8443, off where the broker is for this machine alone." placeholder:"HOST:PORT"`
 	Host     []string `help:"One more name or address for the broker's certificate; may be repeated." placeholder:"NAME"`
 	Operator string   `help:"Name of the first operator." default:"operator"`
+
+	Authority string `help:"Where the root of trust is: here, elsewhere, or the file that pinseal ca sign has written there." default:"here" placeholder:"here|elsewhere|FILE"`
 }
 
 // plan is what init is going to make.
@@ -45,6 +47,8 @@ type plan struct {
 	operator string
 
 	trustClock bool // whatever the chip
+
+	authority *pki.Authority // nil: make one
 }
 
 // Run makes the node's files; it overwrites nothing and leaves nothing half-made.
@@ -55,6 +59,15 @@ func (c *initCmd) Run(std streams) error {
 	}
 	if exists(p.layout.config) {
 		return withHint(fmt.Errorf("%s exists already, nothing was changed", p.layout.config), "start the node with: %s", c.command("run"))
+	}
+	switch c.Authority {
+	case "here":
+	case "elsewhere":
+		return c.askForAuthority(p, std)
+	default:
+		if p.authority, err = p.takeAuthority(c.Authority); err != nil {
+			return err
+		}
 	}
 	if err := p.write(time.Now()); err != nil {
 		return err
@@ -179,9 +192,11 @@ func (p *plan) write(now time.Time) error {
 
 // files makes all keys and gives the operator's bundle in the folder bundle, and the node's own files.
 func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err error) {
-	authority, err := pki.CreateAuthority(p.node+" authority", now)
-	if err != nil {
-		return nil, nil, err
+	authority := p.authority
+	if authority == nil {
+		if authority, err = pki.CreateAuthority(p.node+" authority", now); err != nil {
+			return nil, nil, err
+		}
 	}
 	signKey, err := signing.GenerateKey(signing.ES256)
 	if err != nil {
@@ -245,13 +260,16 @@ func (p *plan) nodeFiles(authority *pki.Authority, signKey *signing.PrivateKey, 
 	if broker, err = issuedEntry(brokerCert, "server", "init", now); err != nil {
 		return nil, broker, err
 	}
-	return fileSet{
+	files = fileSet{
 		{p.layout.caCert(), authority.CertificatePEM(), 0o644},
-		{p.layout.caKey(), authorityKey, 0o600},
-		{p.layout.brokerCert(), brokerCert, 0o644},
+		{p.layout.brokerCert(), append(brokerCert, pki.EncodeCertificates(authority.Chain()...)...), 0o644},
 		{p.layout.brokerKey(), brokerKeyPEM, 0o600},
 		{p.layout.signKey(), signKey.PEM(), 0o600},
-	}, broker, nil
+	}
+	if p.authority == nil { // otherwise it is there already
+		files = append(files, newFile{p.layout.caKey(), authorityKey, 0o600})
+	}
+	return files, broker, nil
 }
 
 //go:embed pinseal.toml.tmpl

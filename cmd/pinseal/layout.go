@@ -35,6 +35,7 @@ func layoutUnder(dir string) layout {
 
 func (l layout) caCert() string           { return filepath.Join(l.state, "pki", "ca.crt") }
 func (l layout) caOldKey() string         { return filepath.Join(l.state, "pki", "ca-old.key") }
+func (l layout) caRequest() string        { return filepath.Join(l.state, "pki", "ca.csr") }
 func (l layout) caCross() string          { return filepath.Join(l.state, "pki", "cross.crt") }
 func (l layout) caKey() string            { return filepath.Join(l.state, "pki", "ca.key") }
 func (l layout) denied() string           { return filepath.Join(l.state, "pki", "denied") }

@@ -245,7 +245,7 @@ func (c *caretaker) obtain(_ context.Context, key crypto.Signer) (renewal.Obtain
 	if err := pki.OpenJournal(c.layout.journal()).Append(pki.Issued(cert, serverProfile, "renewal", now)); err != nil {
 		return renewal.Obtained{}, err
 	}
-	chain := []*x509.Certificate{cert}
+	chain := append([]*x509.Certificate{cert}, authority.Chain()...)
 	if cross, err := os.ReadFile(c.layout.caCross()); err == nil {
 		more, err := pki.ParseCertificates(cross)
 		if err != nil {
