@@ -25,7 +25,8 @@ func (s *conns) excess(l *Limits) []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.connects) // they have the old rate
-	list := slices.DeleteFunc(s.list(), func(c *conn) bool { return c.listener == nil })
+	// Those that are ending already need no other to go for them.
+	list := slices.DeleteFunc(s.list(), func(c *conn) bool { return c.listener == nil || c.ending.Load() != nil })
 	slices.SortFunc(list, func(a, b *conn) int { return cmp.Compare(a.number, b.number) })
 	kept, of := 0, map[netip.Addr]int{}
 	return slices.DeleteFunc(list, func(c *conn) bool {

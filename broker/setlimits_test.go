@@ -126,3 +126,20 @@ func TestSetLimitsRate(t *testing.T) {
 	}
 	c.alive(t, "at the new rate")
 }
+
+// Who is on the way out already takes nobody along.
+func TestSetLimitsCountsWhoStays(t *testing.T) {
+	s := start(t, nil)
+	clients := map[string]raw{}
+	for _, name := range []string{"a", "b", "c"} {
+		clients[name] = s.dialRaw(t, name)
+		clients[name].send(t, connect5("id"))
+		clients[name].told(t)
+	}
+	if n := s.Disconnect("a"); n != 1 {
+		t.Fatalf("%d disconnected", n)
+	}
+	s.SetLimits(broker.Limits{MaxConnections: 2})
+	clients["b"].alive(t, "b")
+	clients["c"].alive(t, "c")
+}

@@ -431,6 +431,9 @@ func (t *translation) noteOptions(s *section, l *Listener) {
 			t.note(line, "max_qos: is a matter of rules here: max_qos in [[acl]]")
 		}
 	}
+	if l.WebSocket {
+		t.note(s.place(), "%s: web pages from elsewhere are refused until they are named in origins, which mosquitto does not ask for", s.name())
+	}
 	if l.Plain {
 		t.note(s.place(), "%s: without TLS everybody on the way can read and change everything; allow_plain = true lets it be so", s.name())
 	}
