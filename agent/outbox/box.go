@@ -147,14 +147,14 @@ func Open(path string, o Options) (*Box, error) {
 	if b.store, err = openStore(path, o); err != nil {
 		return nil, fmt.Errorf("opening the outbox: %w", err)
 	}
-	if err := b.recover(); err != nil {
+	if err := b.restore(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the outbox: %w", err), b.store.close())
 	}
 	return b, nil
 }
 
-// recover reads the index of the database, and the journal.
-func (b *Box) recover() error {
+// restore reads the index of the database, and the journal.
+func (b *Box) restore() error {
 	chunks, done, err := b.store.index()
 	if err != nil {
 		return err
