@@ -102,7 +102,7 @@ proof: ## try what must never happen, and count (20 minutes)
 	@OUTBOX_KILLS=200 go test -count=1 -run '^TestKilled$$' -v ./agent/outbox
 	@PINSEAL_ABUSE=full go test -count=1 -run Abuse ./broker
 	@go -C internal/wycheproof run .
-	@PINSEAL_SEQUENCES=1000000 go test -count=1 -timeout 30m -v -run '^TestNoRuleIsBroken$$' ./actuator
+	@PINSEAL_SEQUENCES=1000000 go test -count=1 -timeout 30m -v -run '^TestNoRuleIsBroken$$' ./agent/actuator
 
 vulncheck: ## look for known vulnerabilities (needs the network)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )

@@ -6,7 +6,7 @@ import (
 	"net"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/agent/outbox"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"

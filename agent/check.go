@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 )
 

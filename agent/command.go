@@ -3,7 +3,7 @@ package agent
 import (
 	"github.com/go-json-experiment/json/jsontext"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 )
 

@@ -3,7 +3,7 @@ package agent
 import (
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 	"pinseal/signing/replay"
 )

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 )
 

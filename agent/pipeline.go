@@ -3,7 +3,7 @@ package agent
 import (
 	"sync"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 )

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 	"pinseal/signing/encryption"

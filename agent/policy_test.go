@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 )

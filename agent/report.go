@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/agent/outbox"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"

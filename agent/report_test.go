@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 	"pinseal/signing/replay"

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 )
 
 // SetTopic is the full name of the topic that commands an output.

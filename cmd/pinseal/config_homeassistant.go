@@ -4,8 +4,8 @@ import (
 	"slices"
 	"strings"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/agent/homeassistant"
 	"pinseal/agent/sensor"
 )

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 )
 
 // outputConfig is an [[output]]: what it drives, who commands it, and the rules that win over every command.

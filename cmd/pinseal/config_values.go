@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/pki"
 	"pinseal/signing"
 )

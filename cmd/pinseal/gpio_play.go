@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/gpio"
 )
 

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/agent/sensor"
 	"pinseal/gpio"
 

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/internal/metrics"
 	"pinseal/signing"
 )

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 )
 
 // nodeOutput is an output at work: who decides, the line, and what is kept of it over restarts.

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/broker"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"

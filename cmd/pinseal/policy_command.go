@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 )
 

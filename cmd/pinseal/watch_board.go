@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 	"pinseal/signing/encryption"

@@ -71,8 +71,8 @@ func table() []row {
 		{"broker/token", []string{"pki"}, []string{jose}},
 		{"broker/internal/frame", nil, nil},
 		{"broker/internal/store", []string{"internal/boltfile"}, []string{bbolt}},
-		{"actuator", []string{"internal/atomicfile"}, []string{sys}},
-		{"agent", []string{"actuator", "agent/outbox", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"agent", []string{"agent/actuator", "agent/outbox", "signing/...", "internal/mqtt"}, []string{jsontext, rate, sync}},
+		{"agent/actuator", []string{"internal/atomicfile"}, []string{sys}},
 		{"agent/outbox", []string{"signing", "internal/boltfile"}, []string{bbolt, rate}},
 		{"agent/sensor", nil, nil},
 		{"agent/homeassistant", nil, nil},
@@ -89,9 +89,9 @@ func table() []row {
 		{"internal/mosquitto", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
-		{"internal/powercut", []string{"actuator", "internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
+		{"internal/powercut", []string{"agent/actuator", "internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
-		{"internal/proof", []string{"actuator", "agent", "broker", "internal/clock", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
+		{"internal/proof", []string{"agent/actuator", "agent", "broker", "internal/clock", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
 		{"internal/bench", []string{"agent", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }

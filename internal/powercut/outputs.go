@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 )
 
 // maxSwitches is more than a life switches.

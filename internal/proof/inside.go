@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pinseal/actuator"
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/broker"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 )
 
 // sequences is how many random sequences the property test tries; PINSEAL_SEQUENCES=1000000 is the full proof.

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 	"pinseal/gpio"
 	"pinseal/gpio/gpiotest"
 )

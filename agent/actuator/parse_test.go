@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"pinseal/actuator"
+	"pinseal/agent/actuator"
 )
 
 func TestParse(t *testing.T) {
