@@ -391,6 +391,27 @@ func TestInterval(t *testing.T) {
 	}
 }
 
+// A will that waits for its delay goes on waiting.
+func TestDelayedWillSurvivesRestart(t *testing.T) {
+	t.Parallel() // it waits for clocks
+	lives(t, nil, func(s *site) {
+		s.delayedWill(t, "id", 0x11, 0, 0, 0, 60)
+		eventually(t, "gone", func() bool { return s.Stats().Connections == 0 })
+	}, func(s *site) {
+		bob := s.connect(t, "bob", "")
+		bob.subscribe(t, "w", 0)
+		bob.want(t, "w", "id")
+	}, func(s *site) {
+		if topics := s.retained(t); len(topics) != 0 {
+			t.Errorf("%q are retained", topics)
+		}
+		bob := s.connect(t, "bob", "")
+		bob.subscribe(t, "#", 0)
+		s.delayedWill(t, "another", 0x11, 0, 0, 0, 60)
+		bob.want(t, "w", "another") // the first does not come again before
+	})
+}
+
 // A broker that was killed could not publish the wills of its clients.
 func TestWillAfterCrash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "broker.db")

@@ -230,10 +230,13 @@ func (b *Broker) restore(s *session, record *sessionRecord, now time.Time) []due
 		b.index.add(s, sub)
 	}
 	w := s.will
+	if w == nil && !record.attached {
+		return nil
+	}
+	s.setWill(nil) // after the next crash it is neither connected nor is its will due again
 	if w == nil {
 		return nil
 	}
-	s.will = nil
 	if left := w.delay - now.Sub(s.away); left > 0 {
 		s.delayWill(&will{w.message, left, w.lifetime}, s.keep)
 		return nil

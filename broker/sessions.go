@@ -83,6 +83,7 @@ func (s *session) setWill(w *will) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.will = w
+	s.keepRecord()
 }
 
 // listNode renews the list of the node's own sessions. t.mu is held.
