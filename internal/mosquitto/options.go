@@ -70,7 +70,7 @@ func uncounted() map[string]string {
 		"log_timestamp_format":           "every line has its time as RFC 3339",
 		"max_inflight_bytes":             "a client's receive maximum decides",
 		"max_inflight_messages":          "a client's receive maximum decides how many are under way at once; it counts into max_inflight here",
-		"max_topic_alias":                "there are no topic aliases",
+		"max_topic_alias":                "max_topic_aliases in [limits] is for all listeners, and 10 where nothing is said, as in mosquitto",
 		"memory_limit":                   "every client is bounded by [limits], the whole by the service's MemoryMax",
 		"persistence_file":               "the file is broker.db",
 		"persistence_location":           "the file is in the state folder; what mosquitto has kept is not taken over",
