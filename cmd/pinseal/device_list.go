@@ -30,39 +30,39 @@ func (c *deviceListCmd) Run(std streams) error {
 	table := newTable(std.out)
 	table.row("DEVICE", "CERTIFICATE", "UNTIL", "SIGNS", "SERIAL")
 	for _, name := range slices.Sorted(maps.Keys(issued)) {
-		longest := longestGood(issued[name], denied)
-		state, until := deviceState(name, longest, denied, time.Now())
+		newest := newestGood(issued[name], denied)
+		state, until := deviceState(name, newest, denied, time.Now())
 		signs, serial := "", ""
 		if exists(l.signer(name)) {
 			signs = "yes"
 		}
-		if longest != nil {
-			serial = pki.SerialText(longest)
+		if newest != nil {
+			serial = pki.SerialText(newest)
 		}
 		table.row(name, state, until, signs, serial)
 	}
 	return table.flush()
 }
 
-// longestGood is the certificate that is good for longest, of those that are not denied; nil without one.
-func longestGood(certificates []*x509.Certificate, denied *pki.DenyList) *x509.Certificate {
-	var longest *x509.Certificate
-	for _, certificate := range certificates {
-		if !denied.Denies(certificate) && (longest == nil || certificate.NotAfter.After(longest.NotAfter)) {
-			longest = certificate
+// newestGood is the certificate that was issued last, of those that are not denied; nil without one. Its holder uses it,
+// however long the one before would have been good.
+func newestGood(certificates []*x509.Certificate, denied *pki.DenyList) *x509.Certificate {
+	for _, certificate := range slices.Backward(certificates) {
+		if !denied.Denies(certificate) {
+			return certificate
 		}
 	}
-	return longest
+	return nil
 }
 
-func deviceState(name string, longest *x509.Certificate, denied *pki.DenyList, now time.Time) (state, until string) {
+func deviceState(name string, newest *x509.Certificate, denied *pki.DenyList, now time.Time) (state, until string) {
 	if since, ok := denied.Since(name); ok {
 		return "revoked", "since " + since.Format(time.DateOnly)
 	}
-	if longest == nil {
+	if newest == nil {
 		return "revoked", ""
 	}
-	switch end := longest.NotAfter; {
+	switch end := newest.NotAfter; {
 	case now.After(end):
 		state = "expired"
 	case end.Sub(now) < expiryNotice:
@@ -70,5 +70,5 @@ func deviceState(name string, longest *x509.Certificate, denied *pki.DenyList, n
 	default:
 		state = "good"
 	}
-	return state, longest.NotAfter.Format(time.DateOnly)
+	return state, newest.NotAfter.Format(time.DateOnly)
 }

@@ -44,6 +44,7 @@ func (n *nodeChecks) list() []check {
 		{"sensors", n.sensors},
 		{"port", n.port},
 		{"joining", n.joining},
+		{"devices", n.devices},
 		{"operator", n.operator},
 	}
 }
