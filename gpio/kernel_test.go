@@ -143,6 +143,48 @@ func TestKernelConforms(t *testing.T) {
 	})
 }
 
+// The kernel takes the debouncing over, and a contact that bounces is one change.
+func TestKernelDebounces(t *testing.T) {
+	const period = time.Second // much longer than an emulated machine takes for a bounce
+	s := newKernelSim(t)
+	line, err := s.open(t, simLabel).Input("GPIO27", gpio.PullDown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	debounced, ok := line.(interface {
+		Debounce(period time.Duration) error
+	})
+	if !ok {
+		t.Fatal("a kernel's line cannot be debounced by the kernel")
+	}
+	if err := errors.Join(debounced.Debounce(period), line.Close()); err != nil {
+		t.Fatal(err)
+	}
+	in, err := gpio.OpenInput(s.open(t, simLabel), gpio.InputConfig{Line: "GPIO22", Pull: gpio.PullDown, Debounce: period})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes, ended := make(chan gpio.Change, 100), make(chan error)
+	go func() { ended <- in.Run(t.Context(), func(c gpio.Change) { changes <- c }) }()
+	for _, level := range []gpio.Level{gpio.High, gpio.Low} {
+		begin := time.Now()
+		for range 5 {
+			s.drive(t, "GPIO22", level)
+			s.drive(t, "GPIO22", !level)
+		}
+		s.drive(t, "GPIO22", level)
+		if c := <-changes; c.On != bool(level) || c.At.Before(begin.Add(period/2)) || time.Since(c.At) < 0 {
+			t.Errorf("got %+v, %v after the first bounce; want %v", c, c.At.Sub(begin), level)
+		}
+	}
+	if total, _ := in.Pulses(time.Now()); total != 1 || len(changes) > 0 {
+		t.Errorf("%d pulses, and %d changes more", total, len(changes))
+	}
+	if err := errors.Join(in.Close(), <-ended); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKernelChipIsFound(t *testing.T) {
 	s := newKernelSim(t)
 	link := "/dev/gpiochip987"
