@@ -386,7 +386,7 @@ func (n *node) Reload() error {
 		if s == nil {
 			continue
 		}
-		if err := s.Reload(); err != nil {
+		if err := s.Use(n.config.tlsFiles(n.layout)); err != nil { // renewed, they may lie elsewhere
 			return explainTLS(err)
 		}
 	}

@@ -54,16 +54,27 @@ func (n *node) newCaretaker() *caretaker {
 	return c
 }
 
-// settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short.
+// settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short, and renews one that has
+// expired while the node was off: without that it would not start.
 func (n *node) settleCertificate() error {
 	if holder, err := n.bundleHolder(); holder != nil || err != nil {
 		return errors.Join(err, n.settleBundle(holder))
 	}
 	c := n.newCaretaker()
-	if c == nil || !exists(c.holder.Files.Certificate) {
+	if c == nil {
 		return nil
 	}
-	return c.holder.Settle()
+	if exists(c.holder.Files.Certificate) {
+		if err := c.holder.Settle(); err != nil {
+			return err
+		}
+	}
+	if current, err := readCertificate(n.layout.brokerCert()); err == nil && n.clock.FloorNow().After(current.NotAfter) {
+		if err := c.look(context.Background()); err != nil { // the start tells what it means
+			n.log.Error("the broker's certificate has expired and was not renewed", "error", err)
+		}
+	}
+	return nil
 }
 
 // settleBundle also renews what has expired while the node was off: without that it would not start.
@@ -173,11 +184,7 @@ func (c *caretaker) look(ctx context.Context) error {
 	if err != nil || reason == "" {
 		return err
 	}
-	c.names = serverNames(current, local)
-	if err := c.takeOver(); err != nil {
-		return err
-	}
-	if err := c.holder.Renew(ctx); err != nil {
+	if err := c.renew(ctx, current, local); err != nil {
 		return err
 	}
 	c.loading.Lock()
@@ -195,6 +202,15 @@ func (c *caretaker) look(ctx context.Context) error {
 	return nil
 }
 
+// renew has a certificate issued with the present names.
+func (c *caretaker) renew(ctx context.Context, current *x509.Certificate, local []string) error {
+	c.names = serverNames(current, local)
+	if err := c.takeOver(); err != nil {
+		return err
+	}
+	return c.holder.Renew(ctx)
+}
+
 func (c *caretaker) reason(current *x509.Certificate, local []string) (string, error) {
 	authority, err := c.authority()
 	if err != nil {
@@ -208,7 +224,8 @@ func (c *caretaker) reason(current *x509.Certificate, local []string) (string, e
 		return "the authority is another", nil
 	case !c.clock.FloorNow().Before(renewal.Due(current)):
 		return "it is due", nil
-	case len(stayed) > 0:
+	// What is issued in the past could be over once the time is known; what is due is due whenever that is.
+	case len(stayed) > 0 && (c.config.Clock.Trust != "auto" || c.clock.Trusted()):
 		return "this machine is called otherwise", nil
 	}
 	return "", nil

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,5 +42,44 @@ func TestServerNames(t *testing.T) {
 	}
 	if missing := missingNames(cert, local); !slices.Equal(missing, []string{"localhost", "192.0.2.7"}) {
 		t.Errorf("missing: %v", missing)
+	}
+}
+
+// A node that was off while its certificate expired starts with a new one.
+func TestExpiredBrokerCertificateIsRenewedAtTheStart(t *testing.T) {
+	t.Parallel()
+	dir := makeNode(t)
+	l := layoutUnder(dir)
+	authority, err := readAuthority(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(l.brokerKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := pki.LocalNames()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired, err := authority.RenewServer("raspiflow", names, key.Public(), time.Hour, time.Now().Add(-2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.brokerCert(), pki.EncodeCertificates(expired), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bundle := runNode(t, dir)
+	var out strings.Builder
+	code := run(t.Context(), []string{"pub", "--bundle", bundle, "ledStatus", "on"}, streams{in: strings.NewReader(""), out: &out, err: &out})
+	if code != exitDone {
+		t.Errorf("%d: %s", code, out.String())
+	}
+	if certificate, err := readCertificate(l.brokerCert()); err != nil || time.Until(certificate.NotAfter) < 80*24*time.Hour {
+		t.Errorf("the certificate is good until %v, %v", certificate.NotAfter, err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"pinseal/signing"
 )
 
-// runNode makes a node and runs it until the test ends; it gives the operator's bundle.
-func runNode(t *testing.T, serve bool) string {
+// makeNode makes a node's files and gives their folder.
+func makeNode(t *testing.T) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -31,21 +31,17 @@ func runNode(t *testing.T, serve bool) string {
 	if code := run(t.Context(), []string{"init", "--dir", dir, "--node", "raspiflow", "--chip", "sim", "--listen", address}, quiet); code != exitDone {
 		t.Fatalf("init ended with %d", code)
 	}
-	if !serve {
-		path := filepath.Join(dir, "pinseal.toml")
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(text), "serve = true", "serve = false", 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return dir
+}
+
+// runNode runs a node until the test ends; it gives the operator's bundle.
+func runNode(t *testing.T, dir string) string {
+	t.Helper()
 	told, tell := io.Pipe()
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"run", "--dir", dir}, streams{in: quiet.in, out: io.Discard, err: tell})
+		ended <- run(ctx, []string{"run", "--dir", dir}, streams{in: strings.NewReader(""), out: io.Discard, err: tell})
 		_ = tell.Close()
 	}()
 	lines := bufio.NewScanner(told)
@@ -59,6 +55,18 @@ func runNode(t *testing.T, serve bool) string {
 		}
 	})
 	return filepath.Join(dir, "bundles", "operator")
+}
+
+// replaceIn changes a file.
+func replaceIn(t *testing.T, path, old, by string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, by, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Whoever lives in 1970 is told the time by the node, and what it has to say arrives with the right time; what is old is
@@ -81,7 +89,11 @@ func TestWrongClockIsToldTheTime(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			client, err := connectFlags{Bundle: runNode(t, tt.serve)}.client(streams{err: io.Discard})
+			dir := makeNode(t)
+			if !tt.serve {
+				replaceIn(t, filepath.Join(dir, "pinseal.toml"), "serve = true", "serve = false")
+			}
+			client, err := connectFlags{Bundle: runNode(t, dir)}.client(streams{err: io.Discard})
 			if err != nil {
 				t.Fatal(err)
 			}
