@@ -105,15 +105,15 @@ type Box struct {
 	chunks []*chunk // on the disk, not loaded
 	recent []*item
 
-	done    map[uint64]bool // answered, of chunks that are still on the disk
-	emptied []*chunk        // to be deleted from the disk
-	bytes   int64           // of all that waits
-	memory  int64           // of recent
-	exposed bool            // something waits in memory alone
-	dirty   time.Time       // since when done or emptied are not as on the disk; zero: they are
-	told    time.Time       // when it was last told that the disk refuses
-	again   time.Time       // not before then is a disk asked again that refused
-	stats   Stats
+	done                                          map[uint64]bool // answered, of chunks that are still on the disk
+	emptied                                       []*chunk        // to be deleted from the disk
+	bytes                                         int64           // of all that waits
+	memory                                        int64           // of recent
+	exposed                                       bool            // something waits in memory alone
+	dirty                                         time.Time       // since when done or emptied are not as on the disk; zero: they are
+	toldDisk, toldRefused, toldWaits, toldDropped seldom
+	again                                         time.Time // not before then is a disk asked again that refused
+	stats                                         Stats
 }
 
 // Open opens the outbox at path, or makes it with mode 0600, and reads what waits. The caller closes it.
@@ -267,12 +267,14 @@ func (b *Box) Refused(topic string, number uint64, reason signing.Reason) {
 			b.finish(i)
 		case signing.ReasonStale, signing.ReasonEquivocation, signing.ReasonMalformed, signing.ReasonWrongTopic, signing.ReasonBadCommand:
 			b.stats.Refused++
-			b.log.Error("telemetry given up: its receiver refuses it", "topic", topic, "seq", number, "reason", string(reason))
+			if n := b.toldRefused.due(1); n > 0 {
+				b.log.Error("telemetry given up: its receiver refuses it", "messages", n, "topic", topic, "seq", number, "reason", string(reason))
+			}
 			b.finish(i)
 		case signing.ReasonRateLimited:
 			i.retry = time.Now().Add(time.Second)
 		default:
-			if i == b.flying[0] { // the others wait behind it
+			if n := b.toldWaits.due(1); n > 0 {
 				b.log.Warn("telemetry waits: its receiver refuses it for now", "topic", topic, "seq", number, "reason", string(reason))
 			}
 			i.retry = time.Now().Add(retryRefused)
@@ -354,8 +356,8 @@ func (b *Box) makeRoom() {
 	for b.memory > maxMemory && len(b.recent) > 0 {
 		b.dropRecent()
 	}
-	if b.stats.Dropped > before {
-		b.log.Warn("telemetry given up: too much waits for its receiver", "messages", b.stats.Dropped-before, "bytes", b.bytes)
+	if n := b.toldDropped.due(b.stats.Dropped - before); n > 0 {
+		b.log.Warn("telemetry given up: too much waits for its receiver", "messages", n, "bytes", b.bytes)
 	}
 }
 
@@ -437,8 +439,24 @@ func (b *Box) signal() {
 
 // disk tells of a disk that refuses, not at every message. b.mu is held.
 func (b *Box) disk(what string, err error) {
-	if now := time.Now(); now.Sub(b.told) > time.Minute {
-		b.told = now
+	if b.toldDisk.due(1) > 0 {
 		b.log.Error(what, "error", err) //nolint:sloglint // every text is a constant at its caller
 	}
+}
+
+// seldom keeps the log short: what happens often is told of once a minute.
+type seldom struct {
+	at    time.Time
+	count uint64
+}
+
+// due counts n more, and returns how many there were since the last time if it is time to tell, else 0.
+func (s *seldom) due(n uint64) uint64 {
+	s.count += n
+	now := time.Now()
+	if s.count == 0 || now.Sub(s.at) < time.Minute {
+		return 0
+	}
+	n, s.at, s.count = s.count, now, 0
+	return n
 }
