@@ -50,6 +50,19 @@ func FuzzParseCertificates(f *testing.F) {
 	})
 }
 
+// A key that comes out of its encryption is one that could be used; whatever else is an error.
+func FuzzDecryptKey(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		key, err := pki.DecryptKey(data, []byte("x"))
+		if err != nil {
+			return
+		}
+		if _, err := pki.MarshalKey(key); err != nil {
+			t.Fatalf("decrypted, but cannot be written: %v", err)
+		}
+	})
+}
+
 // What was understood of a deny list is written and understood again.
 func FuzzParseDenyList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -126,7 +139,7 @@ func FuzzParseJournal(f *testing.F) {
 func TestFuzzTargetsHaveSeeds(t *testing.T) {
 	t.Parallel()
 	for target, atLeast := range map[string]int{
-		"FuzzParseKey": 8, "FuzzParseCertificates": 6, "FuzzParseDenyList": 5, "FuzzParseRevocationLists": 4,
+		"FuzzParseKey": 8, "FuzzParseCertificates": 6, "FuzzDecryptKey": 4, "FuzzParseDenyList": 5, "FuzzParseRevocationLists": 4,
 		"FuzzParseRequest": 8, "FuzzParseJournal": 4,
 	} {
 		seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", target))

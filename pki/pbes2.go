@@ -145,7 +145,10 @@ func DecryptKey(data, passphrase []byte) (crypto.Signer, error) {
 	if !ok {
 		return nil, errors.New("private key cannot sign")
 	}
-	return signer, checkPublicKey(signer.Public())
+	if err := checkPublicKey(signer.Public()); err != nil {
+		return nil, err
+	}
+	return signer, nil
 }
 
 func decryptPBES2(data []byte, p pbes2, passphrase []byte) ([]byte, error) {
