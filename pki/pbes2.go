@@ -25,8 +25,7 @@ import (
 const (
 	blockEncrypted = "ENCRYPTED PRIVATE KEY"
 	saltBytes      = 16
-	// iterations is what OWASP recommends for PBKDF2 with SHA-256; a Pi Zero
-	// takes about two seconds for it.
+	// iterations is what OWASP recommends for PBKDF2 with SHA-256.
 	iterations = 600_000
 	// maxIterations keeps a file from keeping us busy for long.
 	maxIterations = 10_000_000

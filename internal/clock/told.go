@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// askAgain is how old a told time may be before another is wanted: until then
-// the crystal of a Pi is off by a tenth of a second.
+// askAgain is how old a told time may be before another is wanted: a crystal
+// that is off by 100 parts in a million has lost less than 0.2 s by then.
 const askAgain = 30 * time.Minute
 
 // told is a time that somebody said it was, and when that was by our own clock.
