@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ type Broker struct {
 	listeners []Listener
 	limits    atomic.Pointer[Limits]
 	hold      <-chan struct{}
+	judge     atomic.Pointer[func(tls.ConnectionState) error] // see Recheck
 	log       *slog.Logger
 	server    *mqtt.Server
 	policy    atomic.Pointer[policy]

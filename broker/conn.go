@@ -151,7 +151,7 @@ func (c *conn) dismiss(code packets.Code) {
 func (c *conn) acceptable(ok func(tls.ConnectionState) error) Reason {
 	p := c.peer.Load() // it is stored after tls
 	if p == nil {
-		return ReasonCertificate // its handshake may have begun before a change
+		return "" // it is judged when its handshake is done
 	}
 	if c.tls != nil {
 		if state := c.tls.ConnectionState(); len(state.PeerCertificates) > 0 && ok(state) != nil {

@@ -98,6 +98,12 @@ func (b *Broker) greet(c *conn) {
 		c.end(ReasonHandshake, err.Error())
 		return
 	}
+	if ok := b.judge.Load(); ok != nil && c.listener != nil { // the handshake may have begun before a change
+		if reason := c.acceptable(*ok); reason != "" {
+			c.end(reason, "")
+			return
+		}
+	}
 	greeted = true
 	go b.serve(c)
 }
@@ -214,10 +220,11 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	return near, nil
 }
 
-// Recheck closes the connections whose certificate ok no longer accepts, those whose Login is no longer valid, and those
-// whose handshake is not done yet: it may have begun before the change. It is called after certificates, authorities,
-// revocations or passwords have changed.
+// Recheck closes the connections whose certificate ok no longer accepts, and those whose Login is no longer valid. From
+// then on ok, which must be safe for concurrent use, also judges every handshake when it is done: it may have begun before
+// the change. Recheck is called after certificates, authorities, revocations or passwords have changed.
 func (b *Broker) Recheck(ok func(tls.ConnectionState) error) {
+	b.judge.Store(&ok)
 	for _, c := range b.conns.snapshot() {
 		if c.listener == nil {
 			continue

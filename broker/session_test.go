@@ -6,9 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -493,13 +492,8 @@ func TestDisconnect(t *testing.T) {
 func TestRecheck(t *testing.T) {
 	s := start(t, nil)
 	alice, bob, agent := s.connect(t, "alice", ""), s.connect(t, "bob", ""), s.dialNode(t)
-	early, half := s.dialRaw(t, "alice"), s.dialTCP(t)
-	if _, err := half.Write(s.clientHello(t)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := half.Read(make([]byte, 1)); err != nil { // the broker has begun to answer
-		t.Fatal(err)
-	}
+	early := s.dialRaw(t, "alice")
+	aliceShakes, bobShakes := s.halfShaken(t, "alice"), s.halfShaken(t, "bob")
 	s.Recheck(func(cs tls.ConnectionState) error {
 		if cs.PeerCertificates[0].Subject.CommonName == "alice" {
 			return errors.New("revoked")
@@ -510,12 +504,53 @@ func TestRecheck(t *testing.T) {
 	bob.publish(t, "x", "y", 1)
 	agent.publish(t, "x", "y", 1)
 	early.wantClosed(t)
-	if _, err := io.Copy(io.Discard, half); os.IsTimeout(err) {
-		t.Error("the connection in the middle of its handshake stayed open")
+	aliceShakes().wantClosed(t)
+	late := bobShakes()
+	late.send(t, connect311("late"))
+	if ack := late.read(t); ack[0] != 0x20 || ack[3] != 0 {
+		t.Errorf("CONNACK % x for who was in the middle of the handshake", ack)
 	}
 	if n := s.Stats().ByReason[broker.ReasonCertificate]; n != 3 {
 		t.Errorf("%d counted, want 3", n)
 	}
+}
+
+// halfShaken is a connection in the middle of its handshake, which goes on when the returned function is called.
+func (s *site) halfShaken(t *testing.T, identity string) (goOn func() raw) {
+	t.Helper()
+	p := &pausing{Conn: s.dialTCP(t), reached: make(chan struct{}), goOn: make(chan struct{})}
+	config := s.clientTLS(t, identity).Clone()
+	config.ServerName = "127.0.0.1"
+	c := tls.Client(p, config)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Handshake() }()
+	select {
+	case <-p.reached:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	return func() raw {
+		close(p.goOn)
+		if err := <-ended; err != nil {
+			t.Errorf("the handshake that went on: %v", err)
+		}
+		return raw{c}
+	}
+}
+
+// pausing waits before the client's second flight, in which its certificate is.
+type pausing struct {
+	net.Conn
+	flights       int
+	reached, goOn chan struct{}
+}
+
+func (p *pausing) Write(b []byte) (int, error) {
+	if p.flights++; p.flights == 2 {
+		close(p.reached)
+		<-p.goOn
+	}
+	return p.Conn.Write(b)
 }
 
 // mochi keeps the client's packet identifiers and its own in one table: it would refuse the SUBSCRIBE and forget the
