@@ -523,7 +523,7 @@ func (s *site) halfShaken(t *testing.T, identity string) (goOn func() raw) {
 	config.ServerName = "127.0.0.1"
 	c := tls.Client(p, config)
 	ended := make(chan error, 1)
-	go func() { ended <- c.Handshake() }()
+	go func() { ended <- c.HandshakeContext(t.Context()) }()
 	select {
 	case <-p.reached:
 	case err := <-ended:

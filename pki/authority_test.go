@@ -177,7 +177,7 @@ func TestParseAuthorityRefuses(t *testing.T) {
 		{"leaf certificate", read(t, files.Certificate), read(t, files.Key), "CA:TRUE"},
 		{"without keyCertSign", read(t, dir+"/usage.crt"), read(t, dir+"/usage.key"), "keyCertSign"},
 		{"another key", ca, read(t, files.Key), "does not belong"},
-		{"swapped", caKey, ca, "authority's certificate: no CERTIFICATE"},
+		{"swapped", caKey, ca, "authority's key: no PRIVATE KEY block"},
 		{"no key", ca, nil, "authority's key: not a PEM file"},
 		{"two others", append(bytes.Clone(newAuthority(t).CertificatePEM()), newAuthority(t).CertificatePEM()...), caKey, "does not belong"},
 		{"a leaf beside it", append(bytes.Clone(read(t, files.Certificate)), ca...), caKey, "CA:TRUE"},
