@@ -99,7 +99,7 @@ proof: ## try what must never happen, and count (20 minutes)
 	@go run ./internal/proof
 	@go run ./internal/powercut
 	@PINSEAL_BROKER_KILLS=50 go test -count=1 -v -run TestKilledUnderAStream ./broker
-	@OUTBOX_KILLS=200 go test -count=1 -run '^TestKilled$$' -v ./agent/outbox
+	@PINSEAL_OUTBOX_KILLS=200 go test -count=1 -run '^TestKilled$$' -v ./agent/outbox
 	@PINSEAL_ABUSE=full go test -count=1 -run Abuse ./broker
 	@go -C internal/wycheproof run .
 	@PINSEAL_SEQUENCES=1000000 go test -count=1 -timeout 30m -v -run '^TestNoRuleIsBroken$$' ./agent/actuator
