@@ -10,10 +10,23 @@ import (
 
 // outputsAndInputs: what takes time is timed by the Pi, its rules win, and an input moves an output and is told.
 func (p *pi) outputsAndInputs(t *testing.T) {
-	p.command(t, `{"state": "ON", "effect": "blink", "period": 0.4, "count": 3}`, "applied: ON")
-	await(t, eventTimeout, "three blinks", func() bool { return steps(p.levels(t, gate)) == "0101010" })
-	p.command(t, "on", "applied: ON: limited to 2 s by max_on")
-	await(t, eventTimeout, "the gate to close by itself", func() bool { return steps(p.levels(t, gate)) == "010101010" })
+	levels := "0"
+	for _, tt := range []struct{ message, want string }{
+		{`on`, "1"},
+		{`toggle`, "0"},
+		{`{"state": "ON", "pulse": 0.5}`, "10"},
+		{`{"state": "ON", "effect": "blink", "period": 1, "count": 3}`, "101010"},
+		{`{"state": "ON", "flash": 1}`, "1010"},
+	} {
+		levels += tt.want
+		p.command(t, "lamp", tt.message, "applied: O")
+		await(t, eventTimeout, tt.message, func() bool { return len(steps(p.levels(t, lamp))) >= len(levels) })
+		if got := steps(p.levels(t, lamp)); got != levels {
+			t.Fatalf("after %s the kernel has seen %s, want %s", tt.message, got, levels)
+		}
+	}
+	p.command(t, "gate", "on", "applied: ON: limited to 2 s by max_on")
+	await(t, eventTimeout, "the gate to close by itself", func() bool { return steps(p.levels(t, gate)) == "010" })
 
 	pull := fmt.Sprintf("/run/gpio-sim/sim_gpio%d/pull", door)
 	for _, move := range []struct{ pull, level string }{{"up", "1"}, {"down", "0"}} {
@@ -29,10 +42,25 @@ wait $listener`)
 	}
 }
 
-// command is for the gate, from inside.
-func (p *pi) command(t *testing.T, message, want string) {
+// joining: a device joins the confined service, which issues its certificate, and is let in no longer once it is lost.
+func (p *pi) joining(t *testing.T) {
+	out := p.sh(t, `line=$(pinseal device add attic 2>/dev/null)
+cd /root && pinseal device join "127.0.0.1:8443/${line#*/}"
+pinseal pub --bundle attic -h 127.0.0.1 -t telemetry/attic/test -m 1
+pinseal journal verify`)
+	if !strings.Contains(out, "on telemetry/attic/joined: applied\n") || !strings.Contains(out, "\napplied\n") {
+		t.Errorf("a device joined:\n%s", out)
+	}
+	p.sh(t, "pinseal device revoke attic")
+	if out, status := p.try(t, "cd /root && pinseal pub --bundle attic -h 127.0.0.1 -W 10 -t telemetry/attic/test -m 2"); status == 0 {
+		t.Errorf("a lost device is still let in:\n%s", out)
+	}
+}
+
+// command is from inside, by the full name of the output.
+func (p *pi) command(t *testing.T, output, message, want string) {
 	t.Helper()
-	if out, _ := p.try(t, fmt.Sprintf("pinseal pub -t pinseal/%s/gate/set -m '%s'", node, message)); strings.TrimSpace(out) != want {
+	if out, _ := p.try(t, fmt.Sprintf("pinseal pub -t pinseal/%s/%s/set -m '%s'", node, output, message)); !strings.HasPrefix(out, want) {
 		t.Errorf("pinseal pub %s: %q, want %q", message, out, want)
 	}
 }

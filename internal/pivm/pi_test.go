@@ -35,6 +35,7 @@ func TestPi(t *testing.T) {
 		t.Run("mosquitto_pub", p.mosquittoPub) &&
 		t.Run("idle", p.idle) &&
 		t.Run("outputs and inputs", p.outputsAndInputs) &&
+		t.Run("joining", p.joining) &&
 		t.Run("lines of the kernel", p.kernelLines) &&
 		t.Run("reload", p.reload) &&
 		t.Run("upgrade", p.upgrade) &&
@@ -78,11 +79,16 @@ max_on = "2s"
 [[permit]]
 signer = "operator"
 output = "gate"
-actions = ["on", "blink"]
+actions = ["on"]
 
 [[output]]
 name = "lamp"
 line = "GPIO24"
+
+[[permit]]
+signer = "operator"
+output = "lamp"
+actions = ["on", "toggle", "pulse", "blink", "flash"]
 
 [[input]]
 name = "door"
