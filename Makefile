@@ -70,7 +70,7 @@ test-chroot: debian-packages packages ## install, use, upgrade and purge the pac
 # What has to do with bits, bytes and the kernel. A Pi Zero's processor is the ARM1176. Left out are the tests
 # that start themselves again: the kernel would have to be told about the other processor.
 ARM_TESTS := ./signing/... ./gpio/... ./pki/... ./broker/internal/frame/... ./internal/atomicfile/... ./internal/clock/...
-ARM_SKIP := ^(TestKilledAtRandomMoments|TestConcurrentProcesses|TestKilledProcess)$$
+ARM_SKIP := ^(TestKilledAtRandomMoments|TestConcurrentProcesses|TestKilledProcess|TestJournalOnAFullDisk|TestJournalIsShared)$$
 
 test-arm: DEBIAN_PACKAGES := qemu-user
 test-arm: debian-packages cross ## run what depends on the processor under emulation, for arm64 and ARMv6

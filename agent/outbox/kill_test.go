@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	childVariable = "OUTBOX_CHILD" // the folder in which a child works
-	quietVariable = "OUTBOX_QUIET" // set: it puts nothing
+	childVariable = "OUTBOX_CHILD"         // the folder in which a child works
+	quietVariable = "OUTBOX_QUIET"         // set: it puts nothing
 	killsVariable = "PINSEAL_OUTBOX_KILLS" // how many kills; make proof says 200
 	fewKills      = 12
 	lastWord      = "enough" // to a child: put nothing more

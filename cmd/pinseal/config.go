@@ -73,16 +73,17 @@ type tlsConfig struct {
 }
 
 type agentConfig struct {
-	SignKey     string        `toml:"sign_key"`    // the key that seals verdicts
-	Broker      brokerURL     `toml:"broker"`      // empty: the embedded broker
-	Bundle      string        `toml:"bundle"`      // in the place of all others: what device add made
-	CA          string        `toml:"ca"`          // for a broker elsewhere
-	Certificate string        `toml:"certificate"` // for a broker elsewhere
-	Key         string        `toml:"key"`         // for a broker elsewhere
-	MaxAge      commandMaxAge `toml:"max_age"`     // of a command
-	Rate        perSecond     `toml:"rate"`        // messages a second and key
-	Burst       limit         `toml:"burst"`       // messages a key may send at once
-	Queue       limit         `toml:"queue"`       // messages that may wait on a topic
+	SignKey     string         `toml:"sign_key"`    // the key that seals verdicts
+	Broker      brokerURL      `toml:"broker"`      // empty: the embedded broker
+	Bundle      string         `toml:"bundle"`      // in the place of all others: what device add made
+	CA          string         `toml:"ca"`          // for a broker elsewhere
+	Certificate string         `toml:"certificate"` // for a broker elsewhere
+	Key         string         `toml:"key"`         // for a broker elsewhere
+	MaxAge      commandMaxAge  `toml:"max_age"`     // of a command
+	Rate        perSecond      `toml:"rate"`        // messages a second and key
+	Burst       limit          `toml:"burst"`       // messages a key may send at once
+	Flush       positiveLength `toml:"flush"`       // how long numbers of accepted telemetry stay in memory
+	Queue       limit          `toml:"queue"`       // messages that may wait on a topic
 }
 
 type logConfig struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -100,16 +101,16 @@ func openChip(which string, l layout) (gpio.Chip, error) {
 	return gpio.OpenChip(which)
 }
 
-// telemetryFlush is how long the numbers of accepted telemetry stay in memory. At one message a second, every 5 s would
-// write 240 MB a day to the card. A crash forgets them: who has recorded telemetry of these minutes could have it accepted
-// once more.
-const telemetryFlush = 2 * time.Minute
+// defaultTelemetryFlush is how long the numbers of accepted telemetry stay in memory. At one message a second, every 5 s
+// would write 240 MB a day to the card. A crash forgets them: who has recorded telemetry of these minutes could have it
+// accepted once more.
+const defaultTelemetryFlush = 2 * time.Minute
 
 // openReplay opens what was accepted before. Where that is lost although this node has run before,
 // whatever may have been accepted then is refused: commands sealed until now.
 func (n *node) openReplay() (err error) {
 	signKey := n.signKeyPath()
-	options := replay.Options{FlushEvery: telemetryFlush}
+	options := replay.Options{FlushEvery: cmp.Or(time.Duration(n.config.Agent.Flush), defaultTelemetryFlush)}
 	if exists(n.layout.stateDB()) || exists(n.layout.stateLog()) || exists(sequenceFile(signKey)) {
 		options.Since = n.clock.FloorNow().Add(agent.MaxAhead)
 	}

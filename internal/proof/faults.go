@@ -132,9 +132,6 @@ func fill(t *trial) error {
 	return errors.Join(f.Close(), outgrow(t))
 }
 
-// flushWithin is more than accepted telemetry stays in the node's memory.
-const flushWithin = 3 * time.Minute
-
 // outgrow has the node accept more telemetry than fits into the file, which was made with room for a lot, and waits until
 // it tries to write that down. Until then commands are acted on, because there is room for them.
 func outgrow(t *trial) error {
@@ -159,7 +156,7 @@ func outgrow(t *trial) error {
 			}
 		}
 	}
-	for begin := time.Now(); time.Since(begin) < flushWithin; time.Sleep(100 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(100 * time.Millisecond) {
 		cmd, err := t.owner.toggle(ledLine)
 		if err != nil {
 			return err

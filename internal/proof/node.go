@@ -104,6 +104,7 @@ level = "error"
 max_age = "60s"
 rate = 1000000
 burst = 1000000
+flush = "5s"
 [[listener]]
 address = %q
 [[telemetry]]
