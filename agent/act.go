@@ -57,7 +57,7 @@ func (a *Agent) act(o *output, c *command) {
 			return
 		}
 	}
-	c.passed(stepRecorded, "")
+	c.passed(stepRecorded)
 	detail, err := o.actuator.Do(c.command)
 	if ruled, ok := errors.AsType[*actuator.RefusedError](err); ok {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonNotPermitted, "%v", ruled))
@@ -67,10 +67,10 @@ func (a *Agent) act(o *output, c *command) {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonHardware, "driving the line: %v", err))
 		return
 	}
-	c.passed(stepActed, "%s is %s", o.name, o.stateNow())
+	c.passed(stepActed)
 	a.note(c.job, c.id, nil)
 	a.answer(c.job, c.id, signing.ReasonApplied, detail)
-	c.passed(stepVerdict, "%s, to %s", signing.ReasonApplied, VerdictTopic(a.cfg.Node, c.id.signer))
+	c.passed(stepVerdict)
 	a.finish(c.job)
 }
 
@@ -130,7 +130,7 @@ func (a *Agent) sendShown(s *shown) {
 func (a *Agent) publishReading(j *job, id ident) {
 	a.stats.telemetry.Add(1)
 	if j.value == nil {
-		j.passed(stepActed, "accepted, and left encrypted")
+		j.passed(stepActed)
 		a.acknowledge(j, id)
 		a.answer(j, id, signing.ReasonApplied, "")
 		return
@@ -141,7 +141,7 @@ func (a *Agent) publishReading(j *job, id ident) {
 			a.acknowledge(j, id)
 		}
 	})
-	j.passed(stepActed, "published as verified")
+	j.passed(stepActed)
 }
 
 // plainValue is a JSON value for software that expects none: compact, a string without its quotes.

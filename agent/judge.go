@@ -56,16 +56,16 @@ func (a *Agent) judgeCommand(o *output, j *job) (*command, error) {
 		return c, err
 	}
 	c.id = j.ident()
-	j.passed(stepSignature, "")
+	j.passed(stepSignature)
 	if err := j.checkTopic(); err != nil {
 		return c, err
 	}
-	j.passed(stepTopic, "%s", j.topic)
+	j.passed(stepTopic)
 	permitted := j.policy.permits[permitKey{c.id.signer, o.name}]
 	if len(permitted) == 0 {
 		return c, signing.Refuse(signing.ReasonNotPermitted, "%s may not command %s", c.id.signer, o.name)
 	}
-	j.passed(stepPermitted, "%s may command %s", c.id.signer, o.name)
+	j.passed(stepPermitted)
 	if err := a.checkCommandFresh(j); err != nil {
 		return c, err
 	}
@@ -78,7 +78,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 	if err != nil {
 		return err
 	}
-	c.passed(stepFresh, "clock trusted: %v", a.cfg.Clock.Trusted())
+	c.passed(stepFresh)
 	if err := c.openCommand(o); err != nil {
 		giveBack()
 		return err
@@ -87,7 +87,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		giveBack()
 		return err
 	}
-	c.passed(stepDecoded, "")
+	c.passed(stepDecoded)
 	var outcome replay.Outcome
 	if c.legacy != nil {
 		outcome, c.commit = a.cfg.Replay.Legacy(c.id.kid, c.old.Second(), c.old.Digest())
@@ -98,7 +98,7 @@ func (a *Agent) accept(o *output, c *command, permitted actions) error {
 		giveBack()
 		return err
 	}
-	c.passed(stepNumber, "%d", c.id.seq)
+	c.passed(stepNumber)
 	return nil
 }
 
@@ -107,7 +107,7 @@ func (c *command) admitPlain(o *output) error {
 	if !o.plainRate.Allow() {
 		return signing.Refuse(signing.ReasonRateLimited, "more than %v unsigned commands a second", o.plainRate.Limit())
 	}
-	c.passed(stepFresh, "unsigned")
+	c.passed(stepFresh)
 	c.command = c.unsigned
 	return c.permit(o, o.plain, "who does not sign")
 }
@@ -166,16 +166,16 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 		return ident{}, err
 	}
 	id := j.ident()
-	j.passed(stepSignature, "")
+	j.passed(stepSignature)
 	if err := j.checkTopic(); err != nil {
 		return id, err
 	}
-	j.passed(stepTopic, "%s", j.topic)
+	j.passed(stepTopic)
 	rule, ok := j.policy.rule(id.signer, j.topic)
 	if !ok {
 		return id, signing.Refuse(signing.ReasonNotPermitted, "%s may not publish on this topic", id.signer)
 	}
-	j.passed(stepPermitted, "%s may publish there", id.signer)
+	j.passed(stepPermitted)
 	trusted := a.cfg.Clock.Trusted()
 	if trusted {
 		if err := a.checkTime(j.message, signing.Window{MaxAge: rule.MaxAge, MaxAhead: MaxAhead}); err != nil {
@@ -186,7 +186,7 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 	if err != nil {
 		return id, err
 	}
-	j.passed(stepFresh, "clock trusted: %v", trusted)
+	j.passed(stepFresh)
 	if err := j.openReading(); err != nil {
 		giveBack()
 		return id, err
@@ -195,7 +195,7 @@ func (a *Agent) judgeReading(j *job) (ident, error) {
 		giveBack()
 		return id, err
 	}
-	j.passed(stepNumber, "%d", id.seq)
+	j.passed(stepNumber)
 	if !trusted {
 		a.noteUnjudged(j, id)
 	}

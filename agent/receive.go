@@ -10,7 +10,7 @@ import (
 // receive takes steps 1 to 4. It is called in the order of arrival and does not block.
 func (a *Agent) receive(m mqtt.Message, ack func()) {
 	if a.stopping.Load() {
-		return // not acknowledged: the broker delivers it to the next run
+		return // not acknowledged: a broker that keeps the session delivers it to the next run, and senders ask again
 	}
 	if a.receiveTime(m) || a.asked(m) || a.receiveAnswer(m) {
 		ack()
@@ -40,7 +40,7 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 		j.arrived()
 		return
 	}
-	j.passed(stepAdmitted, "")
+	j.passed(stepAdmitted)
 	l.in.put(j)
 }
 
@@ -73,7 +73,7 @@ func (j *job) screen(retained bool) error {
 	case retained:
 		return signing.Refuse(signing.ReasonRetained, "stored by a broker")
 	}
-	j.passed(stepSize, "%d bytes", len(j.payload))
+	j.passed(stepSize)
 	if j.route.plain {
 		var err error
 		j.unsigned, err = decodePlain(j.payload)
@@ -82,12 +82,12 @@ func (j *job) screen(retained bool) error {
 	// A sealed message begins with the base64url of a brace or white space, never with a digit.
 	if l, ok := j.policy.legacy[j.topic]; ok && len(j.payload) > 0 && isDigit(j.payload[0]) {
 		j.legacy, j.signer = &l, signing.Signer{Name: l.Signer, Key: l.Key}
-		j.passed(stepKey, "the legacy key of %s", l.Signer)
+		j.passed(stepKey)
 		return nil
 	}
 	var err error
 	if j.sealed, err = signing.Parse(j.payload); err == nil {
-		j.passed(stepParsed, "a sealed message")
+		j.passed(stepParsed)
 		switch {
 		case j.route.own != nil:
 			j.signer, err = j.route.lookupOwn(j.sealed.KeyID())
@@ -98,7 +98,7 @@ func (j *job) screen(retained bool) error {
 		}
 	}
 	if err == nil {
-		j.passed(stepKey, "%s, of %s", j.sealed.KeyID(), j.signer.Name)
+		j.passed(stepKey)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"pinseal/signing"
 )
@@ -69,6 +70,7 @@ func (a *Agent) Listens(topic string) bool {
 
 // journey is the way of a traced message; nil for all others.
 type journey struct {
+	agent  *Agent
 	tracer *Tracer
 	plan   []int // the steps that this kind of message takes
 	ended  bool
@@ -79,33 +81,81 @@ func (a *Agent) journeyOf(j *job) *journey {
 	if t == nil || j.route.own != nil || !t.Wants(j.topic, j.payload) || !a.tracer.CompareAndSwap(t, nil) {
 		return nil
 	}
+	way := &journey{agent: a, tracer: t}
 	switch {
 	case j.route.plain:
-		return &journey{tracer: t, plan: []int{stepSize, stepParsed, stepAdmitted, stepFresh, stepActed}}
+		way.plan = []int{stepSize, stepParsed, stepAdmitted, stepFresh, stepActed}
 	case j.route.output == nil:
-		return &journey{tracer: t, plan: []int{stepSize, stepParsed, stepKey, stepAdmitted, stepSignature, stepTopic, stepPermitted, stepFresh, stepNumber, stepActed}}
+		way.plan = []int{stepSize, stepParsed, stepKey, stepAdmitted, stepSignature, stepTopic, stepPermitted, stepFresh, stepNumber, stepActed}
+	default:
+		for step := stepSize; step <= stepVerdict; step++ {
+			way.plan = append(way.plan, step)
+		}
 	}
-	plan := make([]int, stepVerdict)
-	for i := range plan {
-		plan[i] = i + 1
-	}
-	return &journey{tracer: t, plan: plan}
+	return way
 }
 
-// passed tells that the next step was passed, which the caller names.
-func (j *job) passed(step int, format string, args ...any) {
+// passed tells that a step was passed. It costs nothing for a message that nobody traces.
+func (j *job) passed(step int) {
 	t := j.trace
-	if t == nil || t.ended || len(t.plan) == 0 {
+	if t == nil || t.ended {
 		return
 	}
 	// A step of which nothing is told was passed too.
 	for len(t.plan) > 0 && t.plan[0] <= step {
 		s := Step{Number: t.plan[0], Name: stepName(t.plan[0])}
 		if s.Number == step {
-			s.Detail = fmt.Sprintf(format, args...)
+			s.Detail = j.detail(step)
 		}
 		t.tracer.Step(s)
 		t.plan = t.plan[1:]
+	}
+}
+
+// detail is what there is to know of a message at a step that it has just passed.
+func (j *job) detail(step int) string {
+	a, o := j.trace.agent, j.route.output
+	switch step {
+	case stepSize:
+		return fmt.Sprintf("%d bytes", len(j.payload))
+	case stepParsed:
+		return "a sealed message"
+	case stepKey:
+		if j.legacy != nil {
+			return "the legacy key of " + j.signer.Name
+		}
+		return j.sealed.KeyID() + ", of " + j.signer.Name
+	case stepTopic:
+		return j.topic
+	case stepPermitted:
+		if o == nil {
+			return j.signer.Name + " may publish there"
+		}
+		return j.signer.Name + " may command " + o.name
+	case stepFresh:
+		if j.route.plain {
+			return "unsigned"
+		}
+		return fmt.Sprintf("clock trusted: %v", a.cfg.Clock.Trusted())
+	case stepNumber:
+		return strconv.FormatUint(j.ident().seq, 10)
+	case stepActed:
+		return j.outcome()
+	case stepVerdict:
+		return string(signing.ReasonApplied) + ", to " + VerdictTopic(a.cfg.Node, j.signer.Name)
+	}
+	return ""
+}
+
+// outcome is what became of an accepted message.
+func (j *job) outcome() string {
+	switch o := j.route.output; {
+	case o != nil:
+		return o.name + " is " + o.stateNow()
+	case j.value == nil:
+		return "accepted, and left encrypted"
+	default:
+		return "published as verified"
 	}
 }
 
