@@ -18,6 +18,7 @@ import (
 
 	"pinseal/agent"
 	"pinseal/agent/actuator"
+	"pinseal/internal/freeport"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
@@ -33,13 +34,10 @@ const (
 // startBroker runs Debian's mosquitto on a free port and returns its address.
 func startBroker(t *testing.T, settings string) string {
 	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	_ = l.Close()
 	_, port, _ := net.SplitHostPort(address)
 	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
 	text := fmt.Sprintf("listener %s 127.0.0.1\nmax_queued_messages 0\nset_tcp_nodelay true\n%s\n", port, settings)

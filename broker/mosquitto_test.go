@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pinseal/broker"
+	"pinseal/internal/freeport"
 	"pinseal/pki"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -105,9 +106,7 @@ type mosquittoBroker struct{ addr string }
 
 func startMosquitto(tb testing.TB, settings ...string) *mosquittoBroker {
 	tb.Helper()
-	listener := must((&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0"))(tb)
-	addr := listener.Addr().String()
-	_ = listener.Close() // its port is what was wanted
+	addr := must(freeport.Address())(tb)
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		tb.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"pinseal/internal/freeport"
 )
 
 func TestMain(m *testing.M) {
@@ -66,14 +68,13 @@ type daemon struct {
 	told   bool // to end
 }
 
-// cmdFreePort sets variables to ports nobody listens on: freeport PORT...
+// cmdFreePort sets variables to ports that nobody uses: freeport PORT...
 func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	for _, variable := range args {
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		address, err := freeport.Address()
 		ts.Check(err)
-		_, port, err := net.SplitHostPort(listener.Addr().String())
+		_, port, err := net.SplitHostPort(address)
 		ts.Check(err)
-		ts.Check(listener.Close())
 		ts.Setenv(variable, port)
 	}
 }

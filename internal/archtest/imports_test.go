@@ -85,14 +85,15 @@ func table() []row {
 		{"internal/flash", nil, []string{diskfs, sys}},
 		{"internal/filewatch", nil, []string{sys}},
 		{"internal/metrics", nil, nil},
+		{"internal/freeport", nil, nil},
 		{"internal/load", nil, nil},
 		{"internal/mosquitto", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
 		{"internal/powercut", []string{"agent/actuator", "internal/atomicfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
-		{"internal/proof", []string{"agent/actuator", "agent", "broker", "internal/clock", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
-		{"internal/bench", []string{"agent", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
+		{"internal/proof", []string{"agent/actuator", "agent", "broker", "internal/clock", "internal/freeport", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
+		{"internal/bench", []string{"agent", "internal/freeport", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},
 	}
 }
 

@@ -79,7 +79,7 @@ func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	them, err := theirs(ctx, at)
+	them, err := theirs(at)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/internal/freeport"
 	"pinseal/internal/load"
 )
 
@@ -111,7 +112,7 @@ func newSensing(ctx context.Context, program string, at place) (*sensingRun, err
 	if s.memory, err = os.MkdirTemp(at.memory, "run-"); err != nil {
 		return nil, err
 	}
-	if s.address, err = freeAddress(ctx); err != nil {
+	if s.address, err = freeport.Address(); err != nil {
 		return nil, err
 	}
 	dir, bundle := s.dir(sensingNode), s.dir("bundle")

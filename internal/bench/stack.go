@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/internal/freeport"
 	"pinseal/internal/load"
 	"pinseal/pki"
 	"pinseal/signing"
@@ -201,7 +202,7 @@ func (at place) simulateLines(run string) (string, error) {
 // ours is `pinseal run` as init made it, with a simulated chip.
 func ours(ctx context.Context, program string, at place) (*stack, error) {
 	dir := filepath.Join(at.disk, "ours")
-	address, err := freeAddress(ctx)
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -297,9 +298,9 @@ use_identity_as_username true
 `
 
 // theirs is mosquitto and the Python agent, with the certificates of ours.
-func theirs(ctx context.Context, at place) (*stack, error) {
+func theirs(at place) (*stack, error) {
 	certificates, dir := filepath.Join(at.disk, "ours"), filepath.Join(at.disk, "theirs")
-	address, err := freeAddress(ctx)
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -352,13 +353,4 @@ func readCounter(path string) (int, error) {
 		return 0, err
 	}
 	return int(binary.LittleEndian.Uint64(data)), nil //nolint:gosec // counts one run
-}
-
-// freeAddress is one that nobody listens on at the moment.
-func freeAddress(ctx context.Context) (string, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/internal/freeport"
 	"pinseal/internal/mqtt"
 )
 
@@ -17,13 +18,10 @@ import (
 func startMosquitto(t *testing.T, address string) (string, func()) {
 	t.Helper()
 	if address == "" {
-		var lc net.ListenConfig
-		l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if address, err = freeport.Address(); err != nil {
 			t.Fatal(err)
 		}
-		address = l.Addr().String()
-		_ = l.Close()
 	}
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {

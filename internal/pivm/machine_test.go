@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pinseal/internal/freeport"
 )
 
 // Generous, because they only bound how long a test that fails takes.
@@ -32,7 +34,7 @@ const (
 type machine struct {
 	dir   string // the disk, the folder shared with the guest, the consoles
 	image string
-	port  uint16 // on this host's loopback: the guest's port 8883
+	port  string // on this host's loopback: the guest's port 8883
 
 	boots   int
 	scripts int
@@ -44,7 +46,12 @@ type machine struct {
 // newMachine makes the image if there is none for this recipe, and an empty machine.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{dir: t.TempDir(), image: image(t), port: freePort(t)}
+	address, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(address) // it has both
+	m := &machine{dir: t.TempDir(), image: image(t), port: port}
 	m.host(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(m.image, "root.img"), m.path("disk"))
 	t.Cleanup(func() {
 		if m.running() {
@@ -103,21 +110,6 @@ func recipe(t *testing.T) string {
 	return fmt.Sprintf("%x", sum[:6])
 }
 
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // it is only asked for its port
-	address, err := net.ResolveTCPAddr("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint16(address.Port)
-}
-
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 // shared is the folder that the guest sees as /run/pivm.
@@ -152,7 +144,7 @@ func (m *machine) boot(t *testing.T, options ...string) {
 		"-cpu", "cortex-a72", "-smp", "2", "-m", "512", "-kernel", m.image + "/vmlinuz", "-initrd", m.image + "/initrd.gz",
 		"-append", kernel, "-drive", "if=none,id=disk,format=qcow2,file=" + m.path("disk"), "-device", "virtio-blk-pci,drive=disk",
 		"-fsdev", "local,id=shared,security_model=none,path=" + m.shared(""), "-device", "virtio-9p-pci,fsdev=shared,mount_tag=pivm",
-		"-netdev", fmt.Sprintf("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:%d-10.0.2.15:8883", m.port),
+		"-netdev", fmt.Sprintf("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:%s-10.0.2.15:8883", m.port),
 		"-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci", "-serial", "file:" + m.console,
 	}, options...)...)
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +41,7 @@ type command struct {
 }
 
 // connect is a new connection of the bundle's owner to a port of this host.
-func connect(t *testing.T, bundle string, port uint16) *operator {
+func connect(t *testing.T, bundle string, port string) *operator {
 	t.Helper()
 	o := &operator{answered: make(chan struct{}, 1)}
 	pem, err := os.ReadFile(filepath.Join(bundle, "sign.key"))
@@ -65,7 +64,7 @@ func connect(t *testing.T, bundle string, port uint16) *operator {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // QEMU accepts long before the guest does
 		defer cancel()
 		dialer := tls.Dialer{Config: config}
-		return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		return dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
 	}
 	settings := mqtt.Config{
 		Dial: dial, CleanSession: true, OnMessage: o.hear,

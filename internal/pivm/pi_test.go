@@ -140,7 +140,7 @@ func (p *pi) resident(t *testing.T) float64 {
 func (p *pi) pub(t *testing.T, message string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), p.program, "pub", "--bundle", p.bundle, "-h", "127.0.0.1",
-		"-p", strconv.Itoa(int(p.port)), "-W", "30", "ledStatus", message).CombinedOutput()
+		"-p", p.port, "-W", "30", "ledStatus", message).CombinedOutput()
 	if err != nil && len(out) == 0 {
 		t.Fatalf("pinseal pub: %v", err)
 	}
@@ -161,7 +161,7 @@ func (p *pi) wantPub(t *testing.T, message, answer, level string) {
 // mosquitto publishes a sealed message by mosquitto_pub.
 func (p *pi) mosquitto(t *testing.T, sealed string) {
 	t.Helper()
-	p.host(t, "mosquitto_pub", "-h", "127.0.0.1", "-p", strconv.Itoa(int(p.port)), "--tls-version", "tlsv1.3", "-q", "1",
+	p.host(t, "mosquitto_pub", "-h", "127.0.0.1", "-p", p.port, "--tls-version", "tlsv1.3", "-q", "1",
 		"--cafile", p.bundle+"/ca.crt", "--cert", p.bundle+"/client.crt", "--key", p.bundle+"/client.key",
 		"-t", "ledStatus", "-m", strings.TrimSpace(sealed))
 }

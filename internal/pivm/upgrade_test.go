@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -49,7 +48,7 @@ type commandStream struct {
 
 func (p *pi) stream(t *testing.T) *commandStream {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), p.program, "pub", "--bundle", p.bundle, "-h", "127.0.0.1", "-p", strconv.Itoa(int(p.port)), "-l", "ledStatus")
+	cmd := exec.CommandContext(t.Context(), p.program, "pub", "--bundle", p.bundle, "-h", "127.0.0.1", "-p", p.port, "-l", "ledStatus")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/internal/freeport"
 )
 
 // The parties of every experiment. The thief has a valid TLS certificate, may publish wherever commands are taken, and
@@ -66,15 +66,11 @@ func usualRates(config string) string {
 // newNode makes the files of a node: `pinseal init`, two devices, and a configuration with rates that do not limit what
 // is to be judged. change may alter the configuration.
 func newNode(ctx context.Context, l *lab, dir string, change func(config string) string) (*node, error) {
-	n := &node{program: l.program, dir: dir}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
-	n.address = listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return nil, err
-	}
+	n := &node{program: l.program, dir: dir, address: address}
 	for _, args := range [][]string{
 		{"init", "--dir", dir, "--node", nodeName, "--operator", operator, "--chip", "sim", "--topic", ledTopic, "--listen", n.address},
 		{"device", "add", thief, "--dir", dir, "--out", filepath.Join(dir, "bundles", thief)},
