@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -17,10 +18,18 @@ const (
 	exitNoAnswer = 3 // no answer in time
 )
 
-// streams are the standard streams a command talks to; tests give others.
+// streams are the standard streams a command talks to, and its clock; tests give others.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	now      func() time.Time // nil is the machine's clock
+}
+
+func (s streams) clock() func() time.Time {
+	if s.now == nil {
+		return time.Now
+	}
+	return s.now
 }
 
 // cli is the whole command line; its tags are the single source of help and completion.

@@ -64,7 +64,7 @@ func newCommander(ctx context.Context, c *client, stray func(v agent.Verdict, ow
 	if err := c.defaultName(); err != nil {
 		return nil, err
 	}
-	s := &commander{client: c, stray: stray, challenged: make(chan struct{})}
+	s := &commander{client: c, stray: stray, challenged: make(chan struct{}), clock: nodeTime{wall: c.now}}
 	if err := s.openKeys(); err != nil {
 		return nil, err
 	}

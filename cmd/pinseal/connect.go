@@ -54,6 +54,8 @@ type client struct {
 	onUp      func(bool) // hears whether there is a connection; may be nil
 	encrypt   []encryptRule
 	log       *slog.Logger
+	now       func() time.Time
+	warn      func(text string) // tells whoever gave the command
 }
 
 // defaultBundle is where init leaves the first operator's on the node itself.
@@ -64,7 +66,9 @@ func (f connectFlags) client(std streams) (*client, error) {
 	if f.Bundle == "" && f.CAFile == "" && exists(defaultBundle()) {
 		f.Bundle = defaultBundle()
 	}
-	c := &client{log: slog.New(slog.DiscardHandler)}
+	c := &client{log: slog.New(slog.DiscardHandler), now: std.clock(), warn: func(text string) {
+		fmt.Fprintf(std.err, "pinseal: %s\n", text)
+	}}
 	if f.Debug {
 		c.log = slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -74,7 +78,7 @@ func (f connectFlags) client(std streams) (*client, error) {
 			return nil, err
 		}
 		if f.Cert == "" && f.Key == "" {
-			c.renewal = b.newRenewal(time.Now)
+			c.renewal = b.newRenewal(c.now)
 		}
 		if c.renewal != nil {
 			if err := c.renewal.Settle(); err != nil {
@@ -183,7 +187,7 @@ func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
 }
 
 func (c *client) tlsConfig(host string) (*tls.Config, error) {
-	config, err := pki.ClientConfig(c.files, host, time.Now)
+	config, err := pki.ClientConfig(c.files, host, c.now)
 	if err != nil {
 		return nil, explainTLS(err)
 	}

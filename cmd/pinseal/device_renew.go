@@ -125,7 +125,7 @@ func (r *bundleRenewal) try(ctx context.Context, staged pki.Files) error {
 
 func (c *client) renewalDue() bool {
 	certificate, err := c.renewal.Current()
-	return err == nil && !time.Now().Before(renewal.Due(certificate))
+	return err == nil && !c.now().Before(renewal.Due(certificate))
 }
 
 func (c *client) renew(ctx context.Context) error {
@@ -139,7 +139,7 @@ func (c *client) renewExpired(ctx context.Context) {
 	if c.renewal == nil {
 		return
 	}
-	if certificate, err := c.renewal.Current(); err == nil && time.Now().After(certificate.NotAfter) {
+	if certificate, err := c.renewal.Current(); err == nil && c.now().After(certificate.NotAfter) {
 		c.renewQuietly(ctx)
 	}
 }
@@ -152,13 +152,27 @@ const (
 
 // renewDue is for commands that end: they renew on their way out.
 func (c *client) renewDue(ctx context.Context) {
+	defer c.warnOfEnd()
 	if c.renewal == nil || !c.renewalDue() {
 		return
 	}
-	if last, err := os.Stat(c.renewal.Attempted()); err == nil && time.Since(last.ModTime()) < renewPause {
+	if last, err := os.Stat(c.renewal.Attempted()); err == nil && c.now().Sub(last.ModTime()) < renewPause {
 		return
 	}
 	c.renewQuietly(ctx)
+}
+
+// warnOfEnd tells whoever gives commands that soon none will be taken any more. Where renewals work it never comes to that.
+func (c *client) warnOfEnd() {
+	certificate, err := readCertificate(c.Cert)
+	if err != nil || c.now().After(certificate.NotAfter) || !expiresSoon(certificate.NotAfter, c.now()) {
+		return // without a certificate, or with one that is over, connecting says what there is to say
+	}
+	cure := "pinseal device renew --bundle " + c.Bundle + " says what is in the way"
+	if c.renewal == nil {
+		cure = "nobody has told where it is renewed: docs/identity.md"
+	}
+	c.warn(fmt.Sprintf("%s expires on %s: %s", c.Cert, certificate.NotAfter.Format(time.DateOnly), cure))
 }
 
 func (c *client) renewQuietly(ctx context.Context) {
@@ -174,11 +188,17 @@ func (c *client) renewQuietly(ctx context.Context) {
 // keepRenewed renews as long as the command runs.
 func (c *client) keepRenewed(ctx context.Context) {
 	if c.renewal == nil {
+		c.warnOfEnd()
 		return
 	}
+	warned := time.Time{}
 	c.renewal.Run(ctx,
 		func() { c.log.Info("the certificate was renewed") },
 		func(err error, end time.Time) {
 			c.log.Warn("the certificate was not renewed, trying again", "until", end, "error", err)
+			if now := c.now(); now.Sub(warned) >= warnEvery {
+				warned = now
+				c.warnOfEnd()
+			}
 		})
 }

@@ -259,7 +259,7 @@ func (c *recipientRotateCmd) Run(std streams) error {
 	}
 	fmt.Fprintf(std.err, "%s has a new key; whoever encrypts to it needs: pinseal recipient add %s FILE\n", self, self)
 	fmt.Fprintf(std.out, "%s", key.Public().PEM())
-	return c.done(streams{std.in, std.err, std.err})
+	return c.done(streams{in: std.in, out: std.err, err: std.err, now: std.now})
 }
 
 type recipientShareCmd struct {

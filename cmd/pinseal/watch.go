@@ -26,7 +26,7 @@ func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
 	if err != nil {
 		return err
 	}
-	w := &watcher{arrived: make(chan mqtt.Message, 1024), up: make(chan bool, 16)}
+	w := &watcher{arrived: make(chan mqtt.Message, 1024), up: make(chan bool, 16), notices: make(chan string, 1)}
 	if w.board, err = settings.newBoard(); err != nil {
 		return err
 	}
@@ -40,9 +40,17 @@ func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
 		return err
 	}
 	if terminal == nil {
+		go settings.keepRenewed(ctx)
 		return w.lines(ctx, std)
 	}
 	defer func() { err = errors.Join(err, terminal.Close()) }()
+	settings.warn = func(text string) { // standard error may be the screen, too
+		select {
+		case w.notices <- text:
+		case <-ctx.Done():
+		}
+	}
+	go settings.keepRenewed(ctx)
 	return w.draw(ctx, terminal)
 }
 
@@ -96,6 +104,7 @@ type watcher struct {
 	board   *board
 	arrived chan mqtt.Message
 	up      chan bool // whether there is a connection
+	notices chan string
 }
 
 // lines prints a line for each event.
@@ -137,6 +146,8 @@ func (w *watcher) draw(ctx context.Context, t *window) error {
 			w.board.take(m, time.Now())
 			changed = true
 		case w.board.connected = <-w.up:
+			changed = true
+		case w.board.notice = <-w.notices:
 			changed = true
 		case <-resized:
 			changed, drawn = true, time.Time{}

@@ -35,6 +35,7 @@ type board struct {
 	rejected     int
 	left         int      // readings for which there was no room
 	hidden       []string // what the broker does not let us see
+	notice       string   // about our own certificate
 }
 
 // reading is one line of the board.

@@ -95,6 +95,9 @@ func (b *board) render(width, height int, now time.Time) []string {
 			lines = append(lines, cut(row, width))
 		}
 	}
+	if b.notice != "" {
+		lines = append(lines, cut(b.notice, width))
+	}
 	add("OUTPUTS", rows(b.outputs, now))
 	add("INPUTS", rows(b.inputs, now))
 	add("MEASURES", rows(b.measures, now))

@@ -123,3 +123,12 @@ func TestAge(t *testing.T) {
 		}
 	}
 }
+
+// TestBoardNotice: what is to be said of our own certificate stands below the headline, in the window's width.
+func TestBoardNotice(t *testing.T) {
+	b := testBoard(t)
+	b.notice = strings.Repeat("expires ", 20)
+	if got := b.render(40, 10, noon); len(got) != 2 || got[1] != b.notice[:39]+"…" {
+		t.Errorf("%q", got)
+	}
+}
