@@ -108,11 +108,11 @@ func (s *controlServer) answer(ctx context.Context, conn net.Conn) {
 	// The asker may have gone; the work is done all the same.
 	tell := func(line string) {
 		_ = conn.SetWriteDeadline(time.Now().Add(controlTimeout))
-		_, _ = fmt.Fprintln(conn, line)
+		_, _ = fmt.Fprintln(conn, oneLine(line)) // strangers' words are in it, and a line begins with ours
 	}
 	reply := "ok"
 	if err := s.handle(ctx, strings.Fields(line), func(line string) { tell("> " + line) }); err != nil {
-		reply = "error: " + err.Error()
+		reply = "error: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	tell(reply)
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
@@ -122,7 +120,7 @@ func (v *viewer) message(m mqtt.Message) (bool, error) {
 	if looksSealed(m.Payload) {
 		sealed, signer, err := signing.Open(m.Payload, m.Topic, v.keyring)
 		if err != nil {
-			fmt.Fprintf(v.err, "pinseal: on %s: not genuine: %v\n", m.Topic, err)
+			fmt.Fprintf(v.err, "pinseal: on %s: not genuine: %v\n", printableTopic(m.Topic), err)
 			return false, nil
 		}
 		if !v.seen.add(sealed.Digest()) {
@@ -130,14 +128,14 @@ func (v *viewer) message(m mqtt.Message) (bool, error) {
 		}
 		value, err := v.secrets.value(sealed)
 		if err != nil {
-			fmt.Fprintf(v.err, "pinseal: on %s: of %s: %v\n", m.Topic, signer.Name, err)
+			fmt.Fprintf(v.err, "pinseal: on %s: of %s: %v\n", printableTopic(m.Topic), signer.Name, err)
 			return false, nil
 		}
 		who, text = signer.Name, plainText(value)
 	}
 	line := fmt.Sprintf("[%s] %s\n", who, printable(text))
 	if v.topics {
-		line = m.Topic + " " + line
+		line = printableTopic(m.Topic) + " " + line
 	}
 	_, err := io.WriteString(v.out, line)
 	return true, err
@@ -155,15 +153,6 @@ func plainText(value []byte) string {
 		return text
 	}
 	return string(value)
-}
-
-// printable keeps a message on its line: control characters could pretend to be another line.
-func printable(text string) string {
-	unsafe := func(r rune) bool { return unicode.IsControl(r) && r != '\t' || r == utf8.RuneError }
-	if strings.ContainsFunc(text, unsafe) {
-		return strconv.Quote(text)
-	}
-	return text
 }
 
 // recentLimit is how many messages back a repetition is noticed.
