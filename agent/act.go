@@ -58,6 +58,10 @@ func (a *Agent) act(o *output, c *command) {
 		}
 	}
 	c.passed(stepRecorded)
+	if id, err := a.repermit(o, c); err != nil {
+		a.refuse(c.job, id, err)
+		return
+	}
 	detail, err := o.actuator.Do(c.command)
 	if ruled, ok := errors.AsType[*actuator.RefusedError](err); ok {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonNotPermitted, "%v", ruled))
@@ -72,6 +76,20 @@ func (a *Agent) act(o *output, c *command) {
 	a.answer(c.job, c.id, signing.ReasonApplied, detail)
 	c.passed(stepVerdict)
 	a.finish(c.job)
+}
+
+// repermit repeats steps 3 and 7 if the policy has changed since the command was accepted, which may be a while: it waited
+// for the disk and for the commands before it. An error comes with whom to answer.
+func (a *Agent) repermit(o *output, c *command) (ident, error) {
+	p := a.policy.Load()
+	if p == c.policy || c.route.plain {
+		return c.id, nil
+	}
+	if err := c.renew(p); err != nil {
+		return ident{}, err
+	}
+	c.id = c.ident()
+	return c.id, c.permit(o, p.permits[permitKey{c.id.signer, o.name}], c.id.signer)
 }
 
 // follow publishes what an output shows whenever it changes.

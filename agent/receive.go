@@ -112,7 +112,8 @@ func (j *job) renew(p *policy) error {
 	}
 	j.policy = p
 	if j.legacy == nil {
-		_, err := p.lookup(j.sealed.KeyID())
+		var err error
+		j.signer, err = p.lookup(j.sealed.KeyID()) // the same key, perhaps another's by now
 		return err
 	}
 	if l := p.legacy[j.topic]; l.Key == nil || l.Key.ID() != j.legacy.Key.ID() || l.Signer != j.legacy.Signer {
