@@ -36,6 +36,7 @@ type Broker struct {
 	index     index
 	retained  retained
 	keeper    keeper
+	stored    stored
 	journal   journal
 	system    system
 	tidier    tidier
@@ -67,6 +68,7 @@ func New(cfg Config) (*Broker, error) {
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},
 		keeper:    keeper{config: cfg.Persistence},
+		stored:    stored{of: map[string]usage{}},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 	}

@@ -111,6 +111,13 @@ type Limits struct {
 	// MaxRetained and MaxRetainedBytes bound the retained messages of all clients; the bytes are those of topics, payloads
 	// and properties. A publish beyond is refused. What the node retains does not count.
 	MaxRetained, MaxRetainedBytes int
+	// MaxStoredMessages and MaxStoredBytes bound what the sessions of all clients hold that outlive their connections:
+	// the QoS 1 and 2 messages they have not acknowledged, once for each session, and in bytes also subscriptions, wills,
+	// and for each of all these the session's name and 64. One identity may hold as much as it leaves to the others, and
+	// 4 KiB of every session are always there. A message beyond displaces those of its session that were not sent yet; if
+	// these are too few, it is not delivered to that session. A subscription or a QoS 2 message from the client beyond is
+	// refused, and for a will beyond the connection ends.
+	MaxStoredMessages, MaxStoredBytes int
 	// ReceiveMaximum bounds the QoS 2 messages a client has published and not yet released.
 	ReceiveMaximum int
 	// MaxPublishRate is the number of messages a second that one identity may publish, over all its connections. Beyond,
@@ -148,6 +155,8 @@ func DefaultLimits() Limits {
 		MaxInflightBytes:         8 << 20,
 		MaxRetained:              16384,
 		MaxRetainedBytes:         16 << 20,
+		MaxStoredMessages:        65536,
+		MaxStoredBytes:           64 << 20,
 		ReceiveMaximum:           1024,
 		MaxPublishRate:           20000,
 		MaxPublishBytesRate:      32 << 20,
@@ -189,6 +198,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxInflightBytes, d.MaxInflightBytes},
 		{&l.MaxRetained, d.MaxRetained},
 		{&l.MaxRetainedBytes, d.MaxRetainedBytes},
+		{&l.MaxStoredMessages, d.MaxStoredMessages},
+		{&l.MaxStoredBytes, d.MaxStoredBytes},
 		{&l.ReceiveMaximum, d.ReceiveMaximum},
 		{&l.MaxPublishRate, d.MaxPublishRate},
 		{&l.MaxPublishBytesRate, d.MaxPublishBytesRate},

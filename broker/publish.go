@@ -61,6 +61,9 @@ func (h *hook) readPublish(c *conn, s *session, pk *packets.Packet) {
 	m.origin, m.own = s.id, c.listener == nil
 	reason := s.grants().mayPublish(m.topic, m.qos, m.retain)
 	var p publication
+	if reason == "" && m.qos == 2 && !s.mayRemember() {
+		reason = ReasonStoredFull
+	}
 	if reason == "" {
 		p, reason = b.publish(m)
 		b.expelLate(c)
@@ -82,6 +85,10 @@ func (h *hook) acknowledge(c *conn, s *session, pk *packets.Packet, p publicatio
 		if reason == "" {
 			p.need = max(p.need, s.receive(id))
 		}
+	}
+	if reason == ReasonStoredFull && s.version < version5 {
+		c.kick(reason, packets.ErrQuotaExceeded) // it cannot say no, and the message is not safe
+		return
 	}
 	if reason != "" {
 		c.answer(ackPacket(s.version, first, id, codeFor(reason), h.reasonText(c, string(reason))), 0, nil)
@@ -116,7 +123,7 @@ func (h *hook) notStored(c *conn, first byte, id uint16, topic string) []byte {
 
 // codeFor is how MQTT 5 says it (section 2.4).
 func codeFor(r Reason) byte {
-	if r == ReasonRetainedFull {
+	if r == ReasonRetainedFull || r == ReasonStoredFull {
 		return packets.ErrQuotaExceeded.Code
 	}
 	return packets.ErrNotAuthorized.Code
@@ -138,11 +145,24 @@ func (s *session) alreadyReceived(pk *packets.Packet) bool {
 	return known && pk.FixedHeader.Qos == 2
 }
 
+// mayRemember reports whether there is room for one more identifier of a QoS 2 message.
+func (s *session) mayRemember() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.item(0)
+	if !s.claimBeside(one) {
+		return false
+	}
+	s.count(usage{}.minus(one)) // receive counts it, once the message is there
+	return true
+}
+
 // receive notes the identifier of a QoS 2 message.
 func (s *session) receive(id uint16) (need mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received[id] = struct{}{}
+	s.count(s.item(0))
 	if s.kept {
 		return s.broker.keeper.putReceived(s, id)
 	}
@@ -155,6 +175,7 @@ func (s *session) forgetReceived(id uint16) (need mark, known bool) {
 	defer s.mu.Unlock()
 	if _, known = s.received[id]; known {
 		delete(s.received, id)
+		s.count(usage{}.minus(s.item(0)))
 		if s.kept {
 			need = s.broker.keeper.deleteReceived(s, id)
 		}

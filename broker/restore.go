@@ -229,6 +229,7 @@ func (b *Broker) restore(s *session, record *sessionRecord, now time.Time) []due
 	for _, sub := range s.filters {
 		b.index.add(s, sub)
 	}
+	s.outlive() // whatever the limits are now
 	w := s.will
 	if w == nil && !record.attached {
 		return nil

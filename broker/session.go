@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // session is what the broker knows of a client, beyond a connection if the client asked for that (MQTT 5.0 section 4.1).
@@ -19,6 +21,7 @@ type session struct {
 	mu       sync.Mutex
 	room     sync.Cond     // something was taken out of the queue, or the connection has gone
 	conn     *conn         // nil while the client is away
+	lasting  bool          // it outlives its connection
 	kept     bool          // it is stored
 	version  byte          // of the last connection
 	keep     time.Duration // after the client has gone
@@ -28,6 +31,9 @@ type session struct {
 	queue    queue
 	awaiting bool // the disk will have the queue's first unsent message, and then it goes on
 	will     *will
+
+	stored    usage // what is counted in Broker.stored
+	willBytes int   // of it
 
 	// Of the table of sessions, and guarded by its lock.
 	since, until time.Time // while the client is away
@@ -65,6 +71,7 @@ func (s *session) mayReceive(topic string) bool { return s.grants().mayReceive(t
 
 // keepRecord stores what there is to know of the session beside its subscriptions and messages. s.mu is held.
 func (s *session) keepRecord() {
+	s.countWill()
 	if s.kept {
 		s.broker.keeper.putSession(s)
 	}
@@ -84,6 +91,13 @@ func (s *session) attrs() slog.Attr {
 // attach gives the session a connection. What waits for an acknowledgement is sent again, in its order, before anything
 // new (section 4.4).
 func (s *session) attach(c *conn, version byte, window uint16, keep time.Duration) {
+	if !s.take(c, version, window, keep) {
+		c.kick(ReasonStoredFull, packets.ErrQuotaExceeded)
+	}
+}
+
+// take reports whether there was room for the will.
+func (s *session) take(c *conn, version byte, window uint16, keep time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn, s.version, s.keep, s.away = c, version, keep, time.Time{}
@@ -91,9 +105,14 @@ func (s *session) attach(c *conn, version byte, window uint16, keep time.Duratio
 	s.connected.Store(true)
 	// The node's own session ends with the node: who waits for the node's answer asks again, and a command costs one
 	// write to the disk, not three.
-	s.kept = s.kept || keep > 0 && c.listener != nil && s.broker.keeper.stores()
+	if !s.lasting && keep > 0 && c.listener != nil {
+		s.outlive()
+		s.kept = s.broker.keeper.stores()
+	}
+	dropped := s.dropLargeWill()
 	s.keepRecord()
 	s.pump()
+	return !dropped
 }
 
 // detach takes the connection away. keep is how long the session stays.
@@ -115,14 +134,14 @@ func (s *session) deliver(m *message, t *target, retained bool) (d *delivery, ne
 		return nil, 0
 	}
 	d = &delivery{message: m, qos: min(m.qos, t.qos), retain: retained || m.retain && t.retainAsPublished, identifiers: t.identifiers}
-	dropped := false
-	if d.qos == 0 {
-		dropped = !s.sendOnce(d)
-	} else {
-		need, dropped = s.enqueue(d)
+	var lost Reason
+	if d.qos > 0 {
+		need, lost = s.enqueue(d)
+	} else if !s.sendOnce(d) {
+		lost = ReasonQueueFull
 	}
-	if dropped {
-		s.broker.denied(ReasonQueueFull, s, m.topic)
+	if lost != "" {
+		s.broker.denied(lost, s, m.topic)
 	}
 	return d, need
 }
@@ -136,24 +155,30 @@ func (s *session) sendOnce(d *delivery) bool {
 	return s.conn.writeMessage(s.version, d, time.Now().Unix()) != outboxFull
 }
 
-// enqueue reports whether a message was dropped for it, or it itself.
-func (s *session) enqueue(d *delivery) (need mark, dropped bool) {
+// enqueue reports why a message was dropped for it, or it itself.
+func (s *session) enqueue(d *delivery) (need mark, lost Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.hasRoomFor(d) {
-		dropped = true
+		lost = ReasonQueueFull
 		oldest := s.queue.neverSent()
 		if oldest == nil {
-			return 0, true
+			return 0, lost
 		}
 		s.remove(oldest)
+	}
+	if cost := s.costOf(d); !s.claim(cost, s.stored) {
+		lost = ReasonStoredFull
+		if !s.displace(cost) {
+			return 0, lost
+		}
 	}
 	s.queue.push(d)
 	if s.kept {
 		d.need = s.broker.keeper.putDelivery(s, d)
 	}
 	s.pump()
-	return d.need, dropped
+	return d.need, lost
 }
 
 func (s *session) hasRoomFor(d *delivery) bool {
@@ -165,6 +190,7 @@ func (s *session) hasRoomFor(d *delivery) bool {
 // remove takes a delivery out of the queue, for good. s.mu is held.
 func (s *session) remove(d *delivery) {
 	s.queue.remove(d)
+	s.count(usage{}.minus(s.costOf(d)))
 	if s.kept {
 		s.broker.keeper.deleteDelivery(s, d)
 	}
@@ -253,6 +279,7 @@ func (s *session) receivedBy(id uint16) (need mark, known bool) {
 	if !d.released {
 		m := d.message
 		s.queue.release(d)
+		s.count(usage{bytes: -m.size()})
 		if s.kept {
 			d.need = s.broker.keeper.releaseDelivery(s, d, m)
 		}

@@ -256,7 +256,8 @@ func (s *session) end() {
 	}
 	clear(s.filters)
 	clear(s.received)
-	s.kept = false
+	s.count(usage{}.minus(s.stored))
+	s.lasting, s.kept, s.willBytes = false, false, 0
 	s.queue = queue{byID: map[uint16]*delivery{}}
 }
 

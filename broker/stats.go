@@ -38,6 +38,7 @@ const (
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
 	ReasonRetainedFull         Reason = "retained-full"           // a retained message beyond MaxRetained or MaxRetainedBytes
+	ReasonStoredFull           Reason = "stored-full"             // what a session has no room for beyond MaxStoredMessages or MaxStoredBytes
 	ReasonStorage              Reason = "storage"                 // a message that could not be written to the disk
 	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate or MaxPublishBytesRate
 	ReasonReceiveMaximum       Reason = "receive-maximum"         // more QoS 2 messages than ReceiveMaximum without PUBREL
@@ -55,7 +56,7 @@ func Reasons() []Reason {
 		ReasonTooManyConnections, ReasonConnectRate, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
-		ReasonRetainedFull, ReasonStorage, ReasonReceiveMaximum,
+		ReasonRetainedFull, ReasonStoredFull, ReasonStorage, ReasonReceiveMaximum,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonRevoked, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
@@ -66,6 +67,8 @@ type Stats struct {
 	Connections, Pending int
 	// Sessions counts the sessions of connected and absent clients now, Subscriptions theirs, Retained the messages.
 	Sessions, Subscriptions, Retained int
+	// StoredMessages and StoredBytes are what counts against the limits of these names.
+	StoredMessages, StoredBytes int
 	// Accepted counts the clients whose CONNECT was accepted.
 	Accepted uint64
 	// Received and Sent count PUBLISH packets.
@@ -179,6 +182,8 @@ func (b *Broker) Stats() Stats {
 		ByReason:      map[Reason]uint64{},
 	}
 	s.Connections, s.Pending = b.conns.counts()
+	held := b.stored.held()
+	s.StoredMessages, s.StoredBytes = held.messages, held.bytes
 	for r, c := range b.journal.counters {
 		s.ByReason[r] = c.total.Load()
 	}

@@ -44,6 +44,9 @@ func (h *hook) judgeFilter(c *conn, s *session, asked *packets.Subscription) byt
 	case s.isFull(asked.Filter):
 		h.broker.denied(ReasonTooManySubscriptions, c, asked.Filter)
 		return packets.ErrQuotaExceeded.Code
+	case !s.claimFilter(asked.Filter):
+		h.broker.denied(ReasonStoredFull, c, asked.Filter)
+		return packets.ErrQuotaExceeded.Code
 	}
 	return min(asked.Qos, d.MaxQoS)
 }
@@ -55,6 +58,14 @@ func (s *session) isFull(filter string) bool {
 	return s.filters[filter] == nil && len(s.filters) >= s.broker.limits.Load().MaxSubscriptions
 }
 
+// claimFilter reports whether a subscription may be stored, and counts it in. What was subscribed to before is.
+func (s *session) claimFilter(filter string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filters[filter] != nil || s.claimBeside(s.item(len(filter)))
+}
+
+// subscribe makes a subscription that was claimed, or replaces one.
 func (s *session) subscribe(sub *subscription) (need mark, existed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,6 +86,7 @@ func (s *session) unsubscribe(filter string) (need mark, existed bool) {
 	}
 	delete(s.filters, filter)
 	s.broker.index.remove(s, filter)
+	s.count(usage{}.minus(s.item(len(filter))))
 	if s.kept {
 		need = s.broker.keeper.deleteSubscription(s, filter)
 	}

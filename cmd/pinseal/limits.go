@@ -30,6 +30,8 @@ type limitsConfig struct {
 	MaxInflightBytes         limit          `toml:"max_inflight_bytes"`
 	MaxRetained              limit          `toml:"max_retained"`
 	MaxRetainedBytes         limit          `toml:"max_retained_bytes"`
+	MaxStoredMessages        limit          `toml:"max_stored_messages"`
+	MaxStoredBytes           limit          `toml:"max_stored_bytes"`
 	ReceiveMaximum           limit          `toml:"receive_maximum"`
 	MaxPublishRate           limit          `toml:"max_publish_rate"`
 	MaxPublishBytesRate      limit          `toml:"max_publish_bytes_rate"`
@@ -61,6 +63,8 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxInflightBytes:         int(l.MaxInflightBytes),
 		MaxRetained:              int(l.MaxRetained),
 		MaxRetainedBytes:         int(l.MaxRetainedBytes),
+		MaxStoredMessages:        int(l.MaxStoredMessages),
+		MaxStoredBytes:           int(l.MaxStoredBytes),
 		ReceiveMaximum:           int(l.ReceiveMaximum),
 		MaxPublishRate:           int(l.MaxPublishRate),
 		MaxPublishBytesRate:      int(l.MaxPublishBytesRate),
