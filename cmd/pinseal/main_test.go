@@ -163,7 +163,8 @@ func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	if !waitFor(func() bool { return contains(path, args[1]) }, nil) {
-		ts.Fatalf("%s did not show %q:\n%s", args[0], args[1], ts.ReadFile(args[0]))
+		text := ts.ReadFile(args[0])
+		ts.Fatalf("%s did not show %q; it ends so:\n%s", args[0], args[1], text[max(0, len(text)-4096):])
 	}
 }
 
