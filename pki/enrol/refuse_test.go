@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -229,6 +230,23 @@ func TestTooManyRequests(t *testing.T) {
 	n.advance(time.Minute)
 	if got := n.post(client, est+"cacerts", "", "", nil); got.status != http.StatusOK {
 		t.Errorf("a minute later: %d", got.status)
+	}
+}
+
+// Whatever is asked for counts, and who goes on asking has to connect anew, which is counted as well.
+func TestRequestsForNothingAreLimited(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(n *node) { n.config.Limits.MaxRequests = 3 })
+	conn := must((&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", n.address))(t)
+	defer conn.Close() //nolint:errcheck // only looked at
+	if _, err := io.WriteString(conn, strings.Repeat("GET /nothing HTTP/1.1\r\nHost: node\r\n\r\n", 6)); err != nil {
+		t.Fatal(err)
+	}
+	answers := must(io.ReadAll(conn))(t)
+	for status, want := range map[string]int{"404 Not Found": 3, "429 Too Many Requests": 1} {
+		if got := strings.Count(string(answers), "HTTP/1.1 "+status); got != want {
+			t.Errorf("%s: %d times, want %d", status, got, want)
+		}
 	}
 }
 

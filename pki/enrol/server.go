@@ -189,7 +189,23 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /.well-known/est/simpleenroll", s.answer(s.simpleEnroll))
 	mux.HandleFunc("POST /.well-known/est/simplereenroll", s.answer(s.simpleReenroll))
 	mux.HandleFunc("POST /sign/{name}/pkcs10", s.answer(s.signJSON))
-	return mux
+	return s.within(mux)
+}
+
+// within has what every asker may have answered, whatever is asked for. Beyond, the connection ends with the answer: on
+// one that is open it costs nothing to ask again.
+func (s *Server) within(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, now := origin(r.RemoteAddr), s.cfg.Now()
+		allowed := s.requests.allows(from, now)
+		s.requests.add(from, now)
+		if !allowed {
+			w.Header().Set("Connection", "close")
+			s.refuse(w, r, refuse(ReasonRateLimited, "more than %d requests within a minute", s.cfg.Limits.MaxRequests))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // revocationList is for whoever asks (RFC 2585 section 4.2): it holds numbers only.
@@ -208,17 +224,9 @@ type reply struct {
 // answer judges what all requests have in common, and words refusals.
 func (s *Server) answer(handle func(*http.Request) (reply, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		from, now := origin(r.RemoteAddr), s.cfg.Now()
-		within := s.requests.allows(from, now)
-		s.requests.add(from, now)
-		var got reply
-		err := error(nil)
-		if within {
-			r.Body = http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.MaxBodyBytes))
-			got, err = handle(r)
-		} else {
-			err = refuse(ReasonRateLimited, "more than %d requests within a minute", s.cfg.Limits.MaxRequests)
-		}
+		now := s.cfg.Now()
+		r.Body = http.MaxBytesReader(w, r.Body, int64(s.cfg.Limits.MaxBodyBytes))
+		got, err := handle(r)
 		w.Header().Set("Date", now.UTC().Format(http.TimeFormat)) // the floor's, should ours be worse
 		if err != nil {
 			s.refuse(w, r, err)
