@@ -35,13 +35,15 @@ func main() {
 	senses := flag.Bool("sensing", false, "only measure inputs and the outbox")
 	minutes := flag.Float64("minutes", 1, "how long to look at what is written to the disk for telemetry")
 	row := flag.String("row", "", "with -brokers or -profile, only rows of the brokers' table that have this `text` in their name")
+	alone := flag.Bool("alone", false, "only measure what a command costs that comes alone")
+	program := flag.String("program", "", "with -alone, another pinseal than this one: its `file`")
 	profile := flag.String("profile", "", "only load pinseal and write its CPU profile to this `file`")
 	flag.Parse()
 	var err error
 	if *profile != "" {
 		err = runProfile(ctx, *profile, *row)
 	} else {
-		err = run(ctx, max(*rounds, 1), parts{*only, *idle, *senses, *minutes, *row}, os.Stdout)
+		err = run(ctx, max(*rounds, 1), parts{*only, *idle, *senses, *alone, *minutes, *row, *program}, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -51,10 +53,11 @@ func main() {
 
 // parts says what of all is measured.
 type parts struct {
-	onlyBrokers, onlyIdle, onlySensing bool
+	onlyBrokers, onlyIdle, onlySensing, onlyAlone bool
 
 	minutes float64 // of sensing
 	row     string  // of the brokers
+	program string  // of onlyAlone
 }
 
 func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
@@ -64,10 +67,16 @@ func run(ctx context.Context, rounds int, p parts, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, at.remove()) }()
 	tell := progress(os.Stderr)
-	tell("building pinseal")
-	program := filepath.Join(at.disk, "pinseal")
-	if err := build(ctx, program); err != nil {
-		return err
+	program := p.program
+	if program == "" {
+		tell("building pinseal")
+		program = filepath.Join(at.disk, "pinseal")
+		if err := build(ctx, program); err != nil {
+			return err
+		}
+	}
+	if p.onlyAlone {
+		return measureAlone(ctx, program, rounds, out, tell)
 	}
 	if p.onlyIdle {
 		return measureIdle(ctx, program, out, tell)
