@@ -494,6 +494,40 @@ func TestResumeInterlocked(t *testing.T) {
 	}
 }
 
+// What waits to be on again holds its group only as long as it may be.
+func TestResumeLeavesTheGroup(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		rules  actuator.Rules
+		happen func(a *actuator.Actuator)
+	}{
+		{"its time is up before min_off is", actuator.Rules{MinOff: 3 * time.Second, MaxOn: 2 * time.Second}, func(*actuator.Actuator) {}},
+		{"the watchdog starves", actuator.Rules{MinOff: time.Minute}, func(a *actuator.Actuator) { a.Healthy(false) }},
+		{"the broker is lost", actuator.Rules{MinOff: time.Minute, Lost: time.Second}, func(a *actuator.Actuator) { a.Online(false) }},
+		{"it is switched off", actuator.Rules{MinOff: time.Minute}, func(a *actuator.Actuator) { mustDo(t, a, off) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lock := new(actuator.Interlock)
+				test.rules.Lock = lock
+				up := start(t, actuator.Config{Name: "up", Rules: test.rules, Store: &memory{}, Restore: time.Hour})
+				down := start(t, actuator.Config{Name: "down", Rules: actuator.Rules{Lock: lock}})
+				up.Recall(actuator.Record{On: true, Level: 255, Left: -1}, 0)
+				if !up.Resume(0) {
+					t.Fatal("does not resume")
+				}
+				if _, err := do(t, down, on); err == nil {
+					t.Error("on, although the other is about to be")
+				}
+				test.happen(up)
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				mustDo(t, down, on)
+			})
+		})
+	}
+}
+
 // clock is a wall clock that may be trusted or not.
 type clock struct {
 	now     time.Time

@@ -2,6 +2,7 @@ package actuator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,8 +22,9 @@ func (m *Machine) Do(now time.Duration, c Command) (detail string, err error) {
 	}
 	p := m.plan(now, c)
 	if c.Action == Off {
+		p.until = min(m.program.current(now).until, m.permitted(now, c))
 		m.program, m.pending, m.rule = p, false, ""
-		return m.offDetail(now), nil
+		return joined(m.limitDetail(now), m.offDetail(now)), nil
 	}
 	if err := m.admit(now, c, &p); err != nil {
 		return "", err
@@ -42,7 +44,7 @@ func (m *Machine) plan(now time.Duration, c Command) program {
 		if c.Transition > 0 && m.level > 0 {
 			return m.ramp(now, 0, c.Transition)
 		}
-		return program{}
+		return steady(0)
 	case Pulse:
 		return onOff(string(Pulse), now, level, 1, orElse(c.Length, defaultPulse))
 	case Blink:
@@ -66,7 +68,7 @@ func (m *Machine) plan(now time.Duration, c Command) program {
 
 // ramp leads from the level of the line to another.
 func (m *Machine) ramp(now time.Duration, to uint8, length time.Duration) program {
-	p := program{start: now, segments: []segment{{m.level, to, length}}, times: 1, end: to, level: to}
+	p := program{start: now, segments: []segment{{m.level, to, length}}, times: 1, end: to, level: to, until: never}
 	if to == 0 {
 		p.level = m.level
 	}
@@ -131,20 +133,28 @@ func (m *Machine) admitPhases(c Command, p *program) error {
 }
 
 func (m *Machine) begin(now time.Duration, c Command, p program) {
-	until := never
 	if !m.Active(now) {
-		m.since, m.until = now, 0
+		m.since = now
 	}
-	if c.MaxOn > 0 {
-		until = m.since + c.MaxOn
-	}
-	// A limited signer neither shortens what others were permitted nor lengthens its own time by repeating itself.
-	m.until = max(m.until, until)
+	p.until = m.permitted(now, c)
 	m.program, m.pending, m.overruled, m.rule = p, false, false, ""
 	if c.Level > 0 {
 		m.last = c.Level
 	}
 	m.renewed = now // it is signed where that matters: admit saw to it
+}
+
+// permitted is the end of what a command starts or leaves on, by the permit of who gives it: that neither shortens what
+// others had asked for, nor is it lengthened by repeating the command.
+func (m *Machine) permitted(now time.Duration, c Command) time.Duration {
+	if c.MaxOn == 0 {
+		return never
+	}
+	least := now
+	if m.level > 0 && !m.overruled {
+		least = m.onAt + m.rules.MinOn
+	}
+	return max(m.since+c.MaxOn, m.program.current(now).granted(least))
 }
 
 // onDetail words how the rules will change what has just begun.
@@ -155,25 +165,37 @@ func (m *Machine) onDetail(now time.Duration) string {
 			details = append(details, fmt.Sprintf("delayed by %s by %s", inSeconds(at-now), rule))
 		}
 	}
+	details = append(details, m.limitDetail(now))
 	over := m.program.over()
-	switch end, rule := m.end(); {
-	case end < over && rule == RulePermit:
-		details = append(details, fmt.Sprintf("limited to %s by the permit's max_on", inSeconds(end-now)))
-	case end < over:
-		details = append(details, fmt.Sprintf("limited to %s by %s", inSeconds(end-now), rule))
-	}
 	if least := m.leastEnd(now); over < least {
 		details = append(details, fmt.Sprintf("lengthened to %s by %s", inSeconds(least-now), RuleMinOn))
 	}
 	if m.rules.Hold > 0 && now+m.rules.Hold < over {
 		details = append(details, fmt.Sprintf("off after %s without another command, by %s", inSeconds(m.rules.Hold), RuleHold))
 	}
-	return strings.Join(details, "; ")
+	return joined(details...)
+}
+
+// joined leaves out what is empty.
+func joined(details ...string) string {
+	return strings.Join(slices.DeleteFunc(details, func(detail string) bool { return detail == "" }), "; ")
+}
+
+// limitDetail words which rule will end what has just begun.
+func (m *Machine) limitDetail(now time.Duration) string {
+	end, rule := m.end(now)
+	if rule == RulePermit {
+		rule = "the permit's max_on"
+	}
+	if end >= m.program.over() {
+		return ""
+	}
+	return fmt.Sprintf("limited to %s by %s", inSeconds(end-now), rule)
 }
 
 // leastEnd is how long MinOn keeps the line on that is on, or is going on now.
 func (m *Machine) leastEnd(now time.Duration) time.Duration {
-	end, _ := m.limit()
+	end, _ := m.limit(now)
 	if m.level > 0 {
 		return min(end, m.onAt+m.rules.MinOn)
 	}

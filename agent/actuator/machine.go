@@ -12,7 +12,6 @@ type Machine struct {
 	rules   Rules
 	program program
 	since   time.Duration // when it left off, while it is active
-	until   time.Duration // the end by the permits of who commanded since then
 	renewed time.Duration // the last command that counts for Hold
 	last    uint8         // the level of the last on
 	pending bool          // is to be switched on as soon as the rules allow: the state before a restart
@@ -31,7 +30,7 @@ type Machine struct {
 // NewMachine makes the machine of an output whose line is on or off from now on, as far as anybody knows. The broker
 // counts as away until Online says otherwise.
 func NewMachine(name string, rules Rules, now time.Duration, on bool) *Machine {
-	m := &Machine{name: name, rules: rules, last: MaxLevel, offAt: now, onAt: now, since: now, until: never, downSince: now, renewed: now}
+	m := &Machine{name: name, rules: rules, last: MaxLevel, offAt: now, onAt: now, since: now, downSince: now, renewed: now, program: steady(0)}
 	if on {
 		m.program, m.level = steady(MaxLevel), MaxLevel
 		rules.Lock.take(m, name)
@@ -47,6 +46,7 @@ func (m *Machine) Active(now time.Duration) bool { return m.level > 0 || m.progr
 func (m *Machine) Step(now time.Duration) (level uint8, next time.Duration) {
 	m.enforce(now)
 	m.resume(now)
+	m.unlock(now)
 	want, next := m.program.at(now)
 	level, next = m.confine(now, want, next)
 	return level, min(next, m.nextRule(now))
@@ -65,6 +65,11 @@ func (m *Machine) Driven(now time.Duration, level uint8) {
 		m.offAt = now
 	}
 	m.level = level
+	m.unlock(now)
+}
+
+// unlock lets others of the group be on, unless this output is or will be.
+func (m *Machine) unlock(now time.Duration) {
 	if !m.Active(now) && !m.pending {
 		m.rules.Lock.release(m)
 	}
@@ -72,7 +77,7 @@ func (m *Machine) Driven(now time.Duration, level uint8) {
 
 // Abandon forgets what runs, because the line does not do it. It is to be off.
 func (m *Machine) Abandon(now time.Duration) {
-	m.program, m.overruled = program{}, true
+	m.program, m.overruled = steady(0), true
 	m.Driven(now, m.level)
 }
 
@@ -105,25 +110,25 @@ func (m *Machine) enforce(now time.Duration) {
 	if rule := m.unsafe(now); rule != "" {
 		m.overrule(rule)
 		if m.rules.ExitOn {
-			m.program, m.since, m.until, m.overruled = steady(MaxLevel), now, never, false
+			m.program, m.since, m.overruled = steady(MaxLevel), now, false
 		}
 		return
 	}
 	if !m.Active(now) {
 		return
 	}
-	if end, rule := m.limit(); now >= end {
+	if end, rule := m.limit(now); now >= end {
 		m.overrule(rule)
 	}
 }
 
 func (m *Machine) overrule(rule string) {
-	m.program, m.pending, m.overruled, m.rule = program{}, false, true, rule
+	m.program, m.pending, m.overruled, m.rule = steady(0), false, true, rule
 }
 
 // limit is when the output must go off at the latest, while it is active, and by which rule.
-func (m *Machine) limit() (end time.Duration, rule string) {
-	end, rule = m.end()
+func (m *Machine) limit(now time.Duration) (end time.Duration, rule string) {
+	end, rule = m.end(now)
 	if hold := m.renewed + m.rules.Hold; m.rules.Hold > 0 && hold < end {
 		return hold, RuleHold
 	}
@@ -131,8 +136,8 @@ func (m *Machine) limit() (end time.Duration, rule string) {
 }
 
 // end is limit but for Hold, which can be renewed.
-func (m *Machine) end() (end time.Duration, rule string) {
-	end, rule = m.until, RulePermit
+func (m *Machine) end(now time.Duration) (end time.Duration, rule string) {
+	end, rule = m.program.current(now).until, RulePermit
 	if maxOn := m.since + m.rules.MaxOn; m.rules.MaxOn > 0 && maxOn <= end {
 		return maxOn, RuleMaxOn
 	}
@@ -177,7 +182,7 @@ func (m *Machine) nextRule(now time.Duration) time.Duration {
 		next = m.downSince + m.rules.Lost
 	}
 	if m.Active(now) {
-		end, _ := m.limit()
+		end, _ := m.limit(now)
 		next = min(next, end)
 	}
 	if m.pending {

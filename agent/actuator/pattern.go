@@ -46,23 +46,24 @@ type segment struct {
 const rampStep = 20 * time.Millisecond
 
 // program is what an output does from its start on: segments one after the other, all of them several times, and then a
-// level for ever. The zero value is off.
+// level for ever.
 type program struct {
 	name     string // of the effect, as states show it; empty for none
 	start    time.Duration
 	segments []segment
-	times    int   // 0: for ever
-	end      uint8 // the level afterwards
-	level    uint8 // what it is on at, as states show it
+	times    int           // 0: for ever
+	end      uint8         // the level afterwards
+	level    uint8         // what it is on at, as states show it
+	until    time.Duration // the end by the permits of who commanded it; never without one
 	after    *program
 }
 
 // steady is on at a level, or off.
-func steady(level uint8) program { return program{end: level, level: level} }
+func steady(level uint8) program { return program{end: level, level: level, until: never} }
 
 // onOff plays lengths of on and off in turn.
 func onOff(name string, start time.Duration, level uint8, times int, lengths ...time.Duration) program {
-	p := program{name: name, start: start, times: times, level: level}
+	p := program{name: name, start: start, times: times, level: level, until: never}
 	for i, length := range lengths {
 		at := level
 		if i%2 == 1 {
@@ -108,6 +109,14 @@ func (p *program) over() time.Duration {
 		return never
 	}
 	return p.ends()
+}
+
+// granted is until when it was permitted and asked to be on, if least is what MinOn makes of it.
+func (p *program) granted(least time.Duration) time.Duration {
+	if p.after != nil {
+		return max(min(p.ends(), p.until), p.after.granted(0))
+	}
+	return min(max(p.over(), least), p.until)
 }
 
 // active says whether the output is on, or will be on again by itself.

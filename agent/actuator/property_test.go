@@ -3,6 +3,7 @@ package actuator_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -75,7 +76,7 @@ type observed struct {
 	name    string
 	rules   actuator.Rules
 	group   bool
-	permit  time.Duration // max_on of everybody who commands it
+	permit  time.Duration // max_on of a guest, who commands it like everybody else
 	machine *actuator.Machine
 	next    time.Duration
 
@@ -83,6 +84,7 @@ type observed struct {
 	since      time.Duration   // of the last edge
 	ons        []time.Duration // times of going on
 	renewed    time.Duration   // the last signed command to be on
+	asked      time.Duration   // until when somebody without a limit asked for it
 	started    time.Duration   // the last restart
 	lostSince  time.Duration   // since when the broker is away, -1: it is there
 	starved    bool
@@ -225,7 +227,10 @@ func (s *storm) happen() error {
 
 func (s *storm) command(o *observed) error {
 	c := actuator.Command{
-		Action: actuator.Actions()[s.IntN(len(actuator.Actions())-1)], Signed: !s.chance(5), MaxOn: o.permit,
+		Action: actuator.Actions()[s.IntN(len(actuator.Actions())-1)], Signed: !s.chance(5),
+	}
+	if s.chance(2) {
+		c.MaxOn = o.permit
 	}
 	if s.chance(3) {
 		c.Dims, c.Level = true, uint8(s.IntN(256))
@@ -243,7 +248,8 @@ func (s *storm) command(o *observed) error {
 		c.Length = max(s.length(), actuator.MinPeriod)
 	default:
 	}
-	toggledOff := c.Action == actuator.Toggle && o.machine.Active(s.now)
+	wasActive := o.machine.Active(s.now)
+	toggledOff := c.Action == actuator.Toggle && wasActive
 	detail, err := o.machine.Do(s.now, c)
 	s.note("%s %+v: %q, %v", o.name, c, detail, err)
 	if ruled, ok := errors.AsType[*actuator.RefusedError](err); ok {
@@ -263,7 +269,42 @@ func (s *storm) command(o *observed) error {
 	if c.Action != actuator.Off && !toggledOff && c.Signed {
 		o.renewed = s.now
 	}
+	if !wasActive {
+		o.asked = 0
+	}
+	switch {
+	case c.MaxOn > 0 && (c.Action == actuator.Off || toggledOff):
+		o.asked = min(o.asked, max(s.now+c.Transition, o.since+o.rules.MinOn))
+	case c.MaxOn > 0: // neither takes away nor gives
+	case c.Action == actuator.Off, toggledOff:
+		o.asked = max(s.now+c.Transition, o.since+o.rules.MinOn)
+	case c.Action == actuator.Flash:
+		o.asked = max(o.asked, asked(s.now, c))
+	default:
+		o.asked = max(asked(s.now, c), s.now+o.rules.MinOn)
+	}
 	return nil
+}
+
+// asked is until when a command asks for on.
+func asked(now time.Duration, c actuator.Command) time.Duration {
+	const forever, sos = math.MaxInt64, 4080 * time.Millisecond
+	switch c.Action {
+	case actuator.Pulse:
+		return now + c.Length
+	case actuator.Flash:
+		return now + max(c.Length, 500*time.Millisecond) // once at least
+	case actuator.Blink:
+		if c.Count > 0 {
+			return now + time.Duration(c.Count)*c.Period
+		}
+	case actuator.Effect:
+		if c.Count > 0 {
+			return now + time.Duration(c.Count)*sos // which is the longer
+		}
+	default:
+	}
+	return forever
 }
 
 // pass lets time go by until then: every machine is asked whenever it wanted to be.
@@ -368,8 +409,8 @@ func (s *storm) judge(o *observed) error {
 	case unsafe:
 	case on && o.rules.MaxOn > 0 && lasted >= o.rules.MaxOn:
 		return fmt.Errorf("on for %v", lasted)
-	case on && o.permit > 0 && !o.rules.ExitOn && lasted >= o.permit:
-		return fmt.Errorf("on for %v although nobody may for longer than %v", lasted, o.permit)
+	case on && o.permit > 0 && !o.rules.ExitOn && lasted >= o.permit && s.now >= o.asked && (o.asked < o.since || lasted >= o.rules.MinOn):
+		return fmt.Errorf("on for %v although who asked for it may not for longer than %v", lasted, o.permit)
 	case on && o.rules.Hold > 0 && s.now-o.renewed >= o.rules.Hold:
 		return errors.New("held without a hand")
 	}

@@ -23,12 +23,12 @@ func (m *Machine) Record(now time.Duration) Record {
 		r.Switched = append(r.Switched, now-at)
 	}
 	p := m.beneath(now)
-	if p.end == 0 || p.ends() == never {
+	if p.end == 0 || p.ends() == never || p.until <= now {
 		return r
 	}
 	r.On, r.Level, r.OnFor = true, p.end, now-m.since
-	if m.until != never {
-		r.Left = m.until - now
+	if p.until != never {
+		r.Left = p.until - now
 	}
 	return r
 }
@@ -53,9 +53,9 @@ func (m *Machine) Resume(now time.Duration, r Record, elapsed time.Duration) boo
 		return false
 	}
 	m.pending, m.last = true, r.Level
-	m.since, m.until = now-elapsed-r.OnFor, never
+	m.since = now - elapsed - r.OnFor
 	if r.Left >= 0 {
-		m.until = now + r.Left - elapsed
+		m.program.until = now + r.Left - elapsed
 	}
 	return true
 }
@@ -65,12 +65,14 @@ func (m *Machine) resume(now time.Duration) {
 	if !m.pending {
 		return
 	}
-	if end, _ := m.end(); now >= end {
+	if end, _ := m.end(now); now >= end {
 		m.pending = false
 		return
 	}
 	if at, _ := m.switchable(now); at <= now {
 		m.pending, m.overruled, m.rule = false, false, ""
+		until := m.program.until
 		m.program = steady(m.last)
+		m.program.until = until
 	}
 }

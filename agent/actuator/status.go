@@ -64,7 +64,7 @@ func (m *Machine) Status(now time.Duration, dims bool) (s Status, until time.Dur
 	case dims:
 		s.Brightness = m.level
 	}
-	end, rule := m.end()
+	end, rule := m.end(now)
 	switch over := m.program.over(); {
 	case over <= now && m.overruled: // the line does not obey
 		until = never

@@ -155,6 +155,24 @@ func TestRules(t *testing.T) {
 		{"a permit's max_on", actuator.Rules{}, []act{{0, "limited " + on, "limited to 0.7 s by the permit's max_on"}, {600, "limited " + on, "limited to 0.1 s by the permit's max_on"}}, 5000, "0:1 700:0"},
 		{"a permit does not shorten another's", actuator.Rules{}, []act{{0, on, ""}, {600, "limited " + on, ""}}, 5000, "0:1"},
 		{"another may go on", actuator.Rules{}, []act{{0, "limited " + on, "limited to 0.7 s by the permit's max_on"}, {600, on, ""}}, 5000, "0:1"},
+		{
+			"a permit does not live on another's pulse",
+			actuator.Rules{},
+			[]act{{0, `{"state":"ON","pulse":0.5}`, ""}, {300, "limited " + on, "limited to 0.4 s by the permit's max_on"}},
+			5000, "0:1 700:0",
+		},
+		{
+			"a permit does not live on another's flash",
+			actuator.Rules{},
+			[]act{{0, "limited " + on, "limited to 0.7 s by the permit's max_on"}, {100, `{"state":"ON","flash":1}`, ""}},
+			5000, "0:1 350:0 600:1 850:0",
+		},
+		{
+			"a permit's flash leaves on what another has on",
+			actuator.Rules{},
+			[]act{{0, on, ""}, {100, `limited {"state":"ON","flash":1}`, ""}},
+			5000, "0:1 350:0 600:1 850:0 1100:1",
+		},
 		{"min_on", actuator.Rules{MinOn: time.Second}, []act{{0, on, ""}, {300, off, "delayed by 0.7 s by min_on"}}, 5000, "0:1 1000:0"},
 		{"min_on, thought over", actuator.Rules{MinOn: time.Second}, []act{{0, on, ""}, {300, off, "delayed by 0.7 s by min_on"}, {500, on, ""}}, 5000, "0:1"},
 		{"min_on of a pulse", actuator.Rules{MinOn: time.Second}, []act{{0, `{"state":"ON","pulse":0.5}`, "lengthened to 1 s by min_on"}}, 5000, "0:1 1000:0"},
@@ -219,6 +237,19 @@ func TestRules(t *testing.T) {
 			[]act{{0, on, ""}, {100, "starved", ""}, {200, on, "by watchdog: the output stays at its exit level"}, {300, "healthy", ""}, {400, on, ""}},
 			500, "0:1 100:0 400:1",
 		},
+		{"broker_lost ends a blinking", actuator.Rules{Lost: time.Second}, []act{{0, `"blink"`, ""}, {100, "offline", ""}, {3000, "online", ""}}, 5000, "0:1 500:0 1000:1 1100:0"},
+		{"broker_lost ends a blinking in the dark", actuator.Rules{Lost: time.Second}, []act{{0, `"blink"`, ""}, {700, "offline", ""}, {3000, "online", ""}}, 5000, "0:1 500:0 1000:1 1500:0"},
+		{"broker_lost ends a flash and what is beneath", actuator.Rules{Lost: time.Second}, []act{{0, on, ""}, {100, `{"state":"ON","flash":60}`, ""}, {200, "offline", ""}}, 5000, "0:1 350:0 600:1 850:0 1100:1 1200:0"},
+		{"the watchdog ends a pattern", actuator.Rules{}, []act{{0, `"sos"`, ""}, {300, "starved", ""}, {1000, "healthy", ""}}, 5000, "0:1 120:0 240:1 300:0"},
+		{"two rules: the sooner", actuator.Rules{MaxOn: 2 * time.Second, Hold: time.Second}, []act{{0, on, "limited to 2 s by max_on; off after 1 s without another command, by hold"}}, 5000, "0:1 1000:0"},
+		{"two rules at the same time", actuator.Rules{MaxOn: time.Second, Hold: time.Second, Lost: time.Second}, []act{{0, "offline", ""}, {0, on, limited + "; off after 1 s without another command, by hold"}}, 5000, "0:1 1000:0"},
+		{"min_on gives way to broker_lost", actuator.Rules{MinOn: time.Minute, Lost: time.Second}, []act{{0, on, ""}, {100, "offline", ""}}, 5000, "0:1 1100:0"},
+		{
+			"min_off after max_on",
+			actuator.Rules{MinOff: time.Second, MaxOn: time.Second},
+			[]act{{1000, on, limited}, {2500, on, "by min_off: it may be switched on in 0.5 s"}, {3000, on, limited}},
+			5000, "1000:1 2000:0 3000:1 4000:0",
+		},
 		{"min_on gives way to max_on", actuator.Rules{MinOn: time.Second, MaxOn: time.Second}, []act{{0, on, limited}, {999, off, "delayed by 0.001 s by min_on"}}, 5000, "0:1 1000:0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -247,26 +278,38 @@ func (d *dimmer) Drive(level uint8) error {
 func (d *dimmer) Level() uint8 { return d.level }
 
 func TestDimming(t *testing.T) {
+	var free actuator.Rules
+	fadeIn := act{0, `{"state":"ON","brightness":5,"transition":1}`, ""}
 	for _, test := range []struct {
-		name string
-		acts []act
-		want string
+		name  string
+		rules actuator.Rules
+		acts  []act
+		want  string
 	}{
-		{"brightness, and again", []act{{0, `{"state":"ON","brightness":80}`, ""}, {100, off, ""}, {200, on, ""}, {300, `{"state":"ON","brightness":0}`, ""}}, "0:80 100:0 200:80 300:0"},
-		{"up", []act{{0, `{"state":"ON","brightness":5,"transition":1}`, ""}}, "200:1 400:2 600:3 800:4 1000:5"},
-		{"down", []act{{0, `{"state":"ON","brightness":4}`, ""}, {1000, `{"state":"OFF","transition":0.4}`, ""}}, "0:4 1100:3 1200:2 1300:1 1400:0"},
-		{"at most 50 steps a second", []act{{0, `{"state":"ON","brightness":250,"transition":0.1}`, ""}}, "20:50 40:100 60:150 80:200 100:250"},
-		{"turned round", []act{{0, `{"state":"ON","brightness":5,"transition":1}`, ""}, {600, `{"state":"OFF","transition":0.3}`, ""}}, "200:1 400:2 600:3 700:2 800:1 900:0"},
-		{"pulse at a brightness", []act{{0, `{"state":"ON","brightness":9,"pulse":0.5}`, ""}, {1000, on, ""}}, "0:9 500:0 1000:9"},
-		{"blink at a brightness", []act{{0, `{"state":"ON","brightness":9,"effect":"blink","count":1}`, ""}}, "0:9 500:0"},
+		{"brightness, and again", free, []act{{0, `{"state":"ON","brightness":80}`, ""}, {100, off, ""}, {200, on, ""}, {300, `{"state":"ON","brightness":0}`, ""}}, "0:80 100:0 200:80 300:0"},
+		{"up", free, []act{{0, `{"state":"ON","brightness":5,"transition":1}`, ""}}, "200:1 400:2 600:3 800:4 1000:5"},
+		{"down", free, []act{{0, `{"state":"ON","brightness":4}`, ""}, {1000, `{"state":"OFF","transition":0.4}`, ""}}, "0:4 1100:3 1200:2 1300:1 1400:0"},
+		{"at most 50 steps a second", free, []act{{0, `{"state":"ON","brightness":250,"transition":0.1}`, ""}}, "20:50 40:100 60:150 80:200 100:250"},
+		{"turned round", free, []act{{0, `{"state":"ON","brightness":5,"transition":1}`, ""}, {600, `{"state":"OFF","transition":0.3}`, ""}}, "200:1 400:2 600:3 700:2 800:1 900:0"},
+		{"pulse at a brightness", free, []act{{0, `{"state":"ON","brightness":9,"pulse":0.5}`, ""}, {1000, on, ""}}, "0:9 500:0 1000:9"},
+		{"blink at a brightness", free, []act{{0, `{"state":"ON","brightness":9,"effect":"blink","count":1}`, ""}}, "0:9 500:0"},
+		{"cut short", free, []act{fadeIn, {500, off, ""}}, "200:1 400:2 500:0"},
+		{"cut short by a pulse", free, []act{fadeIn, {500, `{"state":"ON","pulse":1}`, ""}}, "200:1 400:2 500:5 1500:0"},
+		{"toggled while fading out", free, []act{{0, `{"state":"ON","brightness":4}`, ""}, {1000, `{"state":"OFF","transition":0.4}`, ""}, {1250, toggle, ""}}, "0:4 1100:3 1200:2 1250:0"},
+		{"cut short by max_on", actuator.Rules{MaxOn: 500 * time.Millisecond}, []act{{0, fadeIn.what, "limited to 0.5 s by max_on"}}, "200:1 400:2 500:0"},
+		{"fading out is cut short by max_on", actuator.Rules{MaxOn: 500 * time.Millisecond}, []act{{0, fadeIn.what, "limited to 0.5 s by max_on"}, {300, `{"state":"OFF","transition":60}`, "limited to 0.2 s by max_on"}}, "200:1 500:0"},
+		{"fading out is cut short by the permit", free, []act{{0, "limited " + fadeIn.what, "limited to 0.7 s by the permit's max_on"}, {500, `limited {"state":"OFF","transition":60}`, "limited to 0.2 s by the permit's max_on"}}, "200:1 400:2 700:0"},
+		{"cut short by broker_lost", actuator.Rules{Lost: 400 * time.Millisecond}, []act{fadeIn, {100, "offline", ""}}, "200:1 400:2 500:0"},
+		{"cut short by the watchdog, on is safe", actuator.Rules{ExitOn: true}, []act{fadeIn, {500, "starved", ""}}, "200:1 400:2 500:255"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := &dimmer{start: time.Now()}
-				a, err := actuator.New(actuator.Config{Name: "lamp", Driver: d, Dims: true})
+				a, err := actuator.New(actuator.Config{Name: "lamp", Driver: d, Dims: true, Rules: test.rules})
 				if err != nil {
 					t.Fatal(err)
 				}
+				a.Online(true)
 				for _, what := range test.acts {
 					time.Sleep(time.Until(d.start.Add(time.Duration(what.at) * time.Millisecond)))
 					synctest.Wait()
