@@ -28,6 +28,12 @@ type Profile struct {
 	Strict bool
 }
 
+// Lifetime is the one of a [Profile] that gives certificates of the same length
+// as this one.
+func Lifetime(cert *x509.Certificate) time.Duration {
+	return cert.NotAfter.Sub(cert.NotBefore) - backdate
+}
+
 // Sign issues the certificate that the profile gives to name, for the key of
 // the request. The request must name itself so. Errors about the request are a
 // [*RefusedError].

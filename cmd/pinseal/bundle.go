@@ -84,7 +84,7 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 	if err != nil {
 		return newClient{}, err
 	}
-	entry, err := issuedEntry(certificate, "client", by, now)
+	entry, err := issuedEntry(certificate, clientProfile, by, now)
 	if err != nil {
 		return newClient{}, err
 	}

@@ -60,7 +60,7 @@ type caRotateCmd struct{ dirFlag }
 // the one whose key is in force.
 func (c *caRotateCmd) Run(std streams) error {
 	l := c.layout()
-	now := time.Now()
+	now := std.clock()()
 	if exists(l.caCross()) {
 		return withHint(errors.New("the authority before this one is still trusted"), "retire it first: %s", c.command("ca retire"))
 	}
@@ -125,7 +125,7 @@ func (c *caRenewCmd) Run(ctx context.Context, std streams) error {
 	if _, err := readAuthority(l); err != nil {
 		return err
 	}
-	n := &node{layout: l, config: cfg, log: slog.New(slog.DiscardHandler)}
+	n := &node{layout: l, config: cfg, log: slog.New(slog.DiscardHandler), now: std.clock()}
 	if err := n.openClock(); err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (c *caRetireCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	depending, err := dependOnOld(l, authority, time.Now())
+	depending, err := dependOnOld(l, authority, std.clock()())
 	if err != nil {
 		return err
 	}

@@ -42,8 +42,10 @@ const (
 	defaultGrace = 30 * 24 * time.Hour
 	// defaultEnrol is where devices join unless init is told otherwise.
 	defaultEnrol = ":8443"
-	// deviceProfile is what the journal calls certificates of devices that made their own keys.
+	// deviceProfile is what the journal calls certificates of devices that made their own keys, clientProfile those that were
+	// issued by hand, and what takes their places.
 	deviceProfile = "device"
+	clientProfile = "client"
 )
 
 func (e extrasHandling) check() error { return oneOf(e, "drop", "refuse") }

@@ -100,7 +100,7 @@ func (d *demo) prepare(c *demoCmd, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	d.node, err = newNode(d.layout, cfg, slog.New(slog.NewTextHandler(d.std.err, &slog.HandlerOptions{Level: d.logLevel})))
+	d.node, err = newNode(d.layout, cfg, slog.New(slog.NewTextHandler(d.std.err, &slog.HandlerOptions{Level: d.logLevel})), d.std.clock())
 	return err
 }
 

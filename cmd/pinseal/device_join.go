@@ -51,7 +51,7 @@ func (c *deviceJoinCmd) Run(ctx context.Context, std streams) error {
 	if exists(folder) {
 		return withHint(fmt.Errorf("%s exists already, nothing was changed", folder), "move it away first, or choose another with --out")
 	}
-	if err := join(ctx, invitation, folder); err != nil {
+	if err := join(ctx, invitation, folder, std.clock()()); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s has joined; its keys were made here: %s\n", invitation.Name, folder)
@@ -70,7 +70,7 @@ func (c *deviceJoinCmd) line(in io.Reader) (string, error) {
 }
 
 // join writes everything into a folder beside the one that is wanted, the keys before anything is sent, and renames it.
-func join(ctx context.Context, invitation enrol.Invitation, folder string) (err error) {
+func join(ctx context.Context, invitation enrol.Invitation, folder string, now time.Time) (err error) {
 	staging, err := os.MkdirTemp(filepath.Dir(folder), "."+filepath.Base(folder)+".joining-")
 	if err != nil {
 		return withHint(fmt.Errorf("making a folder for the keys: %w", err), "choose another with --out FOLDER")
@@ -90,7 +90,7 @@ func join(ctx context.Context, invitation enrol.Invitation, folder string) (err 
 	}
 	patience, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	joined, err := invitation.Join(patience, keys, dialForJoin, time.Now())
+	joined, err := invitation.Join(patience, keys, dialForJoin, now)
 	if err != nil {
 		return explainJoin(err, invitation)
 	}

@@ -31,7 +31,7 @@ func (c *deviceListCmd) Run(std streams) error {
 	table.row("DEVICE", "CERTIFICATE", "UNTIL", "SIGNS", "SERIAL")
 	for _, name := range slices.Sorted(maps.Keys(issued)) {
 		newest := newestGood(issued[name], denied)
-		state, until := deviceState(name, newest, denied, time.Now())
+		state, until := deviceState(name, newest, denied, std.clock()())
 		signs, serial := "", ""
 		if exists(l.signer(name)) {
 			signs = "yes"

@@ -39,7 +39,7 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 	if len(certificates) == 0 && !exists(l.signer(c.Name)) && !c.Force {
 		return withHint(fmt.Errorf("no device is named %s", c.Name), "pinseal device list shows them; --force denies the name all the same, such as one that another authority has certified")
 	}
-	if err := c.deny(l, certificates, time.Now()); err != nil {
+	if err := c.deny(l, certificates, std.clock()()); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s is let in no longer; certificates revoked: %d\n", c.Name, len(certificates))
@@ -48,7 +48,7 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 		signer = revokeSigner(l, c.Name)
 	}
 	// Whatever went wrong with one does not hinder the others.
-	return errors.Join(c.tell(std, l), signer, publishCRL(std, l, time.Now()))
+	return errors.Join(c.tell(std, l), signer, publishCRL(std, l, std.clock()()))
 }
 
 func (c *deviceRevokeCmd) deny(l layout, certificates []*x509.Certificate, now time.Time) error {

@@ -23,7 +23,7 @@ func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 	defer stop()
 	x := &examination{out: std.out}
 	if c.Bundle == "" && c.Host == "" {
-		return x.run(ctx, newNodeChecks(c.layout()).list())
+		return x.run(ctx, newNodeChecks(c.layout(), std.clock()).list())
 	}
 	settings, err := connectFlags{Bundle: c.Bundle, Host: c.Host}.client(std)
 	if err != nil {
@@ -51,13 +51,13 @@ func noticef(format string, args ...any) error { return &notice{fmt.Sprintf(form
 const expiryNotice = 21 * 24 * time.Hour
 
 // validity tells until when a certificate is good.
-func validity(path string) (string, error) {
+func validity(path string, now time.Time) (string, error) {
 	certificate, err := readCertificate(path)
 	if err != nil {
 		return "", err
 	}
 	end := certificate.NotAfter
-	if time.Until(end) < expiryNotice {
+	if end.Sub(now) < expiryNotice {
 		return "", noticef("%s expires on %s", path, end.Format(time.DateOnly))
 	}
 	return fmt.Sprintf("%s, until %s", path, end.Format(time.DateOnly)), nil

@@ -69,10 +69,10 @@ func (c *clientChecks) bundle(context.Context) (string, error) {
 }
 
 func (c *clientChecks) certificate(context.Context) (string, error) {
-	if _, err := pki.ClientConfig(c.client.files, c.client.Host, time.Now); err != nil {
+	if _, err := pki.ClientConfig(c.client.files, c.client.Host, c.client.now); err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(c.client.Cert)
+	return validity(c.client.Cert, c.client.now())
 }
 
 func (c *clientChecks) resolve(ctx context.Context) (string, error) {
@@ -137,7 +137,7 @@ func (c *clientChecks) verdict(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	asked := time.Now()
+	asked := c.client.now()
 	v, err := c.commander.Command(ctx, mqtt.Message{Topic: c.topic, Payload: []byte(`"doctor"`), QoS: 1})
 	if err != nil {
 		return "", err

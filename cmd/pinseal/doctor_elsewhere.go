@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"pinseal/gpio"
 	"pinseal/pki"
@@ -20,10 +19,10 @@ func (n *nodeChecks) clientKey() string { return keyForCommands(agentCredential,
 func (n *nodeChecks) clientCertificate() (string, error) {
 	host, _ := n.config.Agent.Broker.host()
 	files := pki.Files{Certificate: n.config.Agent.Certificate, Key: n.clientKey(), CA: orDefault(n.config.Agent.CA, n.layout.caCert())}
-	if _, err := pki.ClientConfig(files, host, time.Now); err != nil {
+	if _, err := pki.ClientConfig(files, host, n.now); err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(files.Certificate)
+	return validity(files.Certificate, n.now())
 }
 
 // otherBroker looks whether somebody listens there.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -25,9 +26,12 @@ type nodeChecks struct {
 	config  *config
 	keyring *signing.Keyring
 	running bool
+	now     func() time.Time
 }
 
-func newNodeChecks(l layout) *nodeChecks { return &nodeChecks{layout: l} }
+func newNodeChecks(l layout, now func() time.Time) *nodeChecks {
+	return &nodeChecks{layout: l, now: now}
+}
 
 func (n *nodeChecks) list() []check {
 	return []check{
@@ -114,7 +118,7 @@ func checkPrivate(path string) error {
 
 func (n *nodeChecks) clock(context.Context) (string, error) {
 	c, err := clock.New(clock.Config{
-		Trust: clock.Trust(n.config.Clock.Trust), FloorPath: n.layout.clockFloor(), BuildTime: buildTime(), Synchronized: systemd.ClockSynchronized,
+		Trust: clock.Trust(n.config.Clock.Trust), FloorPath: n.layout.clockFloor(), BuildTime: buildTime(), Synchronized: systemd.ClockSynchronized, Now: n.now,
 	})
 	if err != nil {
 		return "", withHint(err, "remove the file if it is damaged: the next start makes it anew")
@@ -148,14 +152,14 @@ func (n *nodeChecks) certificate(context.Context) (string, error) {
 		return n.clientCertificate()
 	}
 	files := n.certificateFiles()
-	server, err := pki.LoadServer(files, 0, time.Now)
+	server, err := pki.LoadServer(files, 0, n.now)
 	if err == nil {
 		err = server.CheckLists()
 	}
 	if err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(files.Certificate)
+	return validity(files.Certificate, n.now())
 }
 
 // names compares the certificate with what this machine is called now: addresses change.
@@ -301,7 +305,7 @@ func (n *nodeChecks) operator(ctx context.Context) (string, error) {
 		return "", noticef("no bundle in %s to try with", n.layout.bundles())
 	}
 	dir := n.layout.bundle(entries[0].Name())
-	settings, err := connectFlags{Bundle: dir}.client(streams{})
+	settings, err := connectFlags{Bundle: dir}.client(streams{err: io.Discard, now: n.now})
 	if err != nil {
 		return "", err
 	}

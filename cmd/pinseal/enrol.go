@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -69,13 +70,30 @@ func (n *node) newEnrolServer(e *enrolment, server *pki.Server) (*enrol.Server, 
 	return enrol.NewServer(enrol.Config{
 		Node: string(n.config.Node), NodeKey: key.Public(), MQTTPort: n.mqttPort(), Topics: n.commandTopics, Welcome: n.welcome,
 		Authority: func() enrol.Authority { return *e.authority.Load() },
-		Profile:   n.config.Enrol.profile(), Journal: pki.OpenJournal(n.layout.journal()), Codes: e.codes,
+		Profile:   n.config.Enrol.profile(), Renewed: n.renewedProfile, Journal: pki.OpenJournal(n.layout.journal()), Codes: e.codes,
 		Signers: joiningSigners{n}, Operator: n.operatorOf, Permit: n.mayBeCertified, CheckPeer: func(cs tls.ConnectionState) error {
 			return server.CheckRenewal(cs, time.Duration(n.config.Enrol.Grace))
 		},
 		RevocationList: n.revocationList,
 		Limits:         n.config.Enrol.limits(), Now: n.clock.FloorNow, Log: n.log.With("part", "enrol"),
 	})
+}
+
+// renewedProfile lets what was issued by hand keep its length: an operator who gives a command twice a year was certified for
+// longer than a device that is always on, and must not find that out after the first renewal.
+func (n *node) renewedProfile(former *x509.Certificate) pki.Profile {
+	profile := n.config.Enrol.profile()
+	history, err := pki.ReadJournal(n.layout.journal())
+	if err != nil {
+		return profile // nothing is issued behind a damaged journal anyway
+	}
+	serial := pki.SerialText(former)
+	for _, e := range history.Entries {
+		if e.Event == pki.EventIssued && e.Profile == clientProfile && e.Serial == serial {
+			profile.Name, profile.Lifetime = clientProfile, max(profile.Lifetime, pki.Lifetime(former))
+		}
+	}
+	return profile
 }
 
 // readEnrolAuthority reads the authority again, which may have been replaced.

@@ -71,7 +71,7 @@ func (n *node) warnOfExpiry(now time.Time) {
 
 // devices looks for those that would have to join again.
 func (n *nodeChecks) devices(context.Context) (string, error) {
-	soon, err := expiringDevices(n.layout, string(n.config.Node), n.config.denied, time.Now())
+	soon, err := expiringDevices(n.layout, string(n.config.Node), n.config.denied, n.now())
 	if err != nil {
 		return "", err
 	}

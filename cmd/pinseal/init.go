@@ -69,7 +69,7 @@ func (c *initCmd) Run(std streams) error {
 			return err
 		}
 	}
-	if err := p.write(time.Now()); err != nil {
+	if err := p.write(std.clock()()); err != nil {
 		return err
 	}
 	if err := c.share(); err != nil {

@@ -76,7 +76,7 @@ type caCreateCmd struct {
 
 // Run makes an authority for nodes whose own are below it. Its key is written under a passphrase only.
 func (c *caCreateCmd) Run(std streams) error {
-	authority, err := pki.CreateAuthority(c.Name, time.Now())
+	authority, err := pki.CreateAuthority(c.Name, std.clock()())
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (c *caSignCmd) Run(std streams) error {
 	if err != nil {
 		return fmt.Errorf("reading the request: %w", err)
 	}
-	signed, err := opened.SignAuthority(request, time.Now())
+	signed, err := opened.SignAuthority(request, std.clock()())
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Request, err)
 	}

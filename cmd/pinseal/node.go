@@ -34,7 +34,8 @@ type node struct {
 	config  *config
 	opened  authorityCache
 	log     *slog.Logger
-	clock   *clock.Clock
+	now     func() time.Time // the machine's clock
+	clock   *clock.Clock     // what to think of it
 	chip    gpio.Chip
 	outputs []*nodeOutput
 	inputs  []*input
@@ -62,10 +63,10 @@ type node struct {
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
-// complete is none, and what was opened is closed again.
-func newNode(l layout, cfg *config, log *slog.Logger) (*node, error) {
+// complete is none, and what was opened is closed again. now is the machine's clock.
+func newNode(l layout, cfg *config, log *slog.Logger, now func() time.Time) (*node, error) {
 	l = cfg.place(l)
-	n := &node{layout: l, config: cfg, log: log, heard: make(chan struct{}), reloaded: make(chan struct{}, 1), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
+	n := &node{layout: l, config: cfg, log: log, now: now, heard: make(chan struct{}), reloaded: make(chan struct{}, 1), ready: make(chan struct{}), files: filewatch.New(cfg.files(l))}
 	steps := []func() error{n.openControl, n.openDenials, n.openClock, n.openOutputs, n.openInputs, n.openReplay, n.openLogins, n.settleCertificate, n.openListeners, n.openBroker, n.openOutbox, n.openAgent, n.openEnrolment, n.openMonitor}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -87,6 +88,7 @@ func (n *node) openClock() (err error) {
 		FloorPath:    n.layout.clockFloor(),
 		BuildTime:    buildTime(),
 		Synchronized: systemd.ClockSynchronized,
+		Now:          n.now,
 	})
 	if err == nil {
 		n.started = n.clock.Now()

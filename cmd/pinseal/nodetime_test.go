@@ -33,11 +33,17 @@ func makeNode(t *testing.T) string {
 // runNode runs a node until the test ends; it gives the operator's bundle.
 func runNode(t *testing.T, dir string) string {
 	t.Helper()
+	return runNodeAt(t, dir, nil)
+}
+
+// runNodeAt is runNode with another clock, nil being the machine's.
+func runNodeAt(t *testing.T, dir string, now func() time.Time) string {
+	t.Helper()
 	told, tell := io.Pipe()
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"run", "--dir", dir}, streams{in: strings.NewReader(""), out: io.Discard, err: tell})
+		ended <- run(ctx, []string{"run", "--dir", dir}, streams{in: strings.NewReader(""), out: io.Discard, err: tell, now: now})
 		_ = tell.Close()
 	}()
 	lines := bufio.NewScanner(told)

@@ -38,7 +38,7 @@ func (c *runCmd) Run(ctx context.Context, std streams) error {
 	context.AfterFunc(ctx, stop)
 
 	log := newLogger(std.err, cfg.Log)
-	n, err := newNode(l, cfg, log)
+	n, err := newNode(l, cfg, log, std.clock())
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 type order struct {
 	name    string
 	by      string             // for the journal
+	renews  *x509.Certificate  // which its holder has shown; nil: none
 	request *pki.Request       // for the TLS key
 	signKey *signing.PublicKey // to be trusted; nil: none
 	spend   func() error       // makes sure that it happens once; nil: it may happen again
@@ -30,8 +31,11 @@ func (s *Server) issue(r *http.Request, o order) (*x509.Certificate, error) {
 	if err := s.cfg.Permit(o.name, o.byToken); err != nil {
 		return nil, err
 	}
-	now := s.cfg.Now()
-	cert, err := s.cfg.Authority().Sign(o.request, o.name, s.cfg.Profile, now)
+	now, profile := s.cfg.Now(), s.cfg.Profile
+	if o.renews != nil && s.cfg.Renewed != nil {
+		profile = s.cfg.Renewed(o.renews)
+	}
+	cert, err := s.cfg.Authority().Sign(o.request, o.name, profile, now)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +49,7 @@ func (s *Server) issue(r *http.Request, o order) (*x509.Certificate, error) {
 			return nil, err
 		}
 	}
-	if err := s.cfg.Journal.Append(pki.Issued(cert, s.cfg.Profile.Name, o.by, now)); err != nil {
+	if err := s.cfg.Journal.Append(pki.Issued(cert, profile.Name, o.by, now)); err != nil {
 		return nil, err
 	}
 	if o.accept != nil {
@@ -79,7 +83,7 @@ func (s *Server) renewal(r *http.Request, request *pki.Request) (order, error) {
 	if err != nil {
 		return order{}, refuse(ReasonNotPermitted, "%w", err)
 	}
-	return order{name: name, by: "renewal of " + pki.SerialText(cert), request: request}, nil
+	return order{name: name, by: "renewal of " + pki.SerialText(cert), renews: cert, request: request}, nil
 }
 
 // signingKey is the key of a signing request, which shows that the device holds it.

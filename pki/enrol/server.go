@@ -79,9 +79,12 @@ type Config struct {
 
 	Authority func() Authority
 	Profile   pki.Profile
-	Journal   *pki.Journal
-	Codes     *Codes
-	Signers   Signers
+	// Renewed is what a certificate is renewed as, which its holder has just shown;
+	// nil: as all are, by Profile.
+	Renewed func(former *x509.Certificate) pki.Profile
+	Journal *pki.Journal
+	Codes   *Codes
+	Signers Signers
 	// Operator finds out whose token it is; an error refuses it.
 	Operator func(token string) (name string, err error)
 	// Permit reports why this name may not have a certificate now, or not by the

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pinseal/internal/freeport"
+	"pinseal/pki"
+	"pinseal/pki/renewal"
+)
+
+// years is a node as init makes it without a flag about joining, and a clock that runs fast.
+type years struct {
+	t      *testing.T
+	dir    string
+	passed atomic.Int64 // of time.Duration, beside what really passes
+}
+
+func (y *years) now() time.Time { return time.Now().Add(time.Duration(y.passed.Load())) }
+
+// do gives a command and what it says; that it fails, or has anything to complain of, ends the test.
+func (y *years) do(words ...string) string {
+	y.t.Helper()
+	var out, complaints strings.Builder
+	std := streams{in: strings.NewReader(""), out: &out, err: &complaints, now: y.now}
+	if code := run(y.t.Context(), words, std); code != exitDone || complaints.Len() > 0 {
+		y.t.Fatalf("day %d: %v ended with %d: %s%s", y.day(), words, code, out.String(), complaints.String())
+	}
+	return out.String()
+}
+
+func (y *years) day() int { return int(time.Duration(y.passed.Load()).Hours() / 24) }
+
+// change replaces what a pattern matches, which must be there.
+func (y *years) change(path, pattern, by string) {
+	y.t.Helper()
+	text, err := os.ReadFile(filepath.Join(y.dir, path))
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	changed := regexp.MustCompile(pattern).ReplaceAllString(string(text), by)
+	if changed == string(text) {
+		y.t.Fatalf("%s does not match %q:\n%s", path, pattern, text)
+	}
+	if err := os.WriteFile(filepath.Join(y.dir, path), []byte(changed), 0o600); err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+// moveTo has the node listen on ports of the loopback interface that are free. All else stays as init wrote it.
+func (y *years) moveTo(broker, enrol string) {
+	y.change("pinseal.toml", `address = ":8883"`, `address = "`+broker+`"`)
+	y.change("pinseal.toml", `(?m)^address = ":8443"`, `address = "`+enrol+`"`)
+	const client = "bundles/operator/client.toml"
+	y.change(client, `(?m)^host = .*$`, `host = "127.0.0.1"`)
+	y.change(client, `(?m)^port = 8883$`, "port = "+strings.TrimPrefix(broker, "127.0.0.1:"))
+	y.change(client, `(?m)^enrol_port = 8443$`, "enrol_port = "+strings.TrimPrefix(enrol, "127.0.0.1:"))
+}
+
+// awaitCare has the running node look at its certificate, which it does every minute anyway, and waits until that is good.
+func (y *years) awaitCare() {
+	y.t.Helper()
+	l := layoutUnder(y.dir)
+	if err := askNode(l.control(), "reload"); err != nil {
+		y.t.Fatal(err)
+	}
+	if !waitFor(func() bool {
+		certificate, err := readCertificate(l.brokerCert())
+		return err == nil && y.now().Before(renewal.Due(certificate))
+	}, nil) {
+		y.t.Fatalf("day %d: the broker's certificate is due and was not renewed", y.day())
+	}
+}
+
+// renewed counts who was given how many certificates.
+func (y *years) renewed() map[string]int {
+	y.t.Helper()
+	history, err := pki.ReadJournal(layoutUnder(y.dir).journal())
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, entry := range history.Entries {
+		count[entry.Name]++
+	}
+	return count
+}
+
+// TestDefaultsSurviveTheYears: what init writes, a device that joined, and then nobody touches anything for a thousand days
+// but to give commands: the node, its operator, the operator's copy on another machine and the device go on being let in.
+func TestDefaultsSurviveTheYears(t *testing.T) {
+	t.Parallel()
+	y := &years{t: t, dir: t.TempDir()}
+	broker, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	enrol, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	y.do("init", "--dir", y.dir, "--node", "raspiflow", "--chip", "sim")
+	y.moveTo(broker, enrol)
+	operator, laptop, device := filepath.Join(y.dir, "bundles", "operator"), filepath.Join(t.TempDir(), "laptop"), filepath.Join(t.TempDir(), "sensor-1")
+	if err := os.CopyFS(laptop, os.DirFS(operator)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(laptop, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	runNodeAt(t, y.dir, y.now)
+	line := strings.TrimSpace(y.do("device", "add", "sensor-1", "--dir", y.dir))
+	y.do("device", "join", line, "--out", device)
+
+	const step, end = 12, 1000
+	for y.day() < end {
+		y.passed.Add(int64(step * 24 * time.Hour))
+		y.awaitCare()
+		y.do("pub", "--bundle", operator, "ledStatus", "toggle")
+		y.do("pub", "--bundle", device, "-t", "telemetry/sensor-1/load", "-m", "1")
+		if y.day()%(5*step) == 0 {
+			y.do("pub", "--bundle", laptop, "ledStatus", "toggle")
+		}
+	}
+	// What init wrote is renewed after 550 days: the node's for 90 days each time, the operator's two copies for 825.
+	count := y.renewed()
+	if count["raspiflow"] < 7 || count["operator"] != 3 || count["sensor-1"] < 14 {
+		t.Errorf("certificates in %d days: %v", end, count)
+	}
+	y.do("doctor", "--dir", y.dir)
+}
