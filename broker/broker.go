@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +16,6 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
-	"golang.org/x/time/rate"
 )
 
 // Broker is an MQTT broker. Its methods are safe for concurrent use.
@@ -63,7 +61,7 @@ func New(cfg Config) (*Broker, error) {
 		listeners: cfg.Listeners,
 		hold:      cfg.Hold,
 		log:       cfg.Log,
-		conns:     conns{all: map[*conn]struct{}{}, addresses: map[netip.Addr]int{}, connects: map[netip.Addr]*rate.Limiter{}, listeners: map[*Listener]int{}},
+		conns:     newConns(),
 		version:   cfg.Version,
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},

@@ -77,7 +77,8 @@ type Limits struct {
 	// MaxPacketBytes is the largest packet accepted, its fixed header included.
 	MaxPacketBytes int
 	// MaxConnections counts all network connections, MaxConnectionsPerAddress those of one IP address. A connection
-	// above either is closed at once.
+	// above either is closed at once. An IPv6 network of 64 bits may have half of what is between the two, beyond what an
+	// address may; so it is with pending ones. It may connect at twice the rate of an address.
 	MaxConnections, MaxConnectionsPerAddress int
 	// MaxConnectRate is the number of connections a second that one IP address may open. One above it is closed at once.
 	MaxConnectRate int

@@ -13,13 +13,17 @@ type conns struct {
 	mu        sync.Mutex
 	stopping  bool
 	all       map[*conn]struct{}
-	addresses map[netip.Addr]int
-	connects  map[netip.Addr]*rate.Limiter
+	origins   map[netip.Prefix]int
+	connects  map[netip.Prefix]*rate.Limiter
 	listeners map[*Listener]int
 	network   int     // those in all that came through a listener
 	accepted  uint64  // how many have ever
 	pending   []*conn // those that have not been admitted, oldest first
 	serving   sync.WaitGroup
+}
+
+func newConns() conns {
+	return conns{all: map[*conn]struct{}{}, origins: map[netip.Prefix]int{}, connects: map[netip.Prefix]*rate.Limiter{}, listeners: map[*Listener]int{}}
 }
 
 // add counts the connection in, or says why there is no room for it. A new connection displaces an old one that is still
@@ -35,7 +39,7 @@ func (s *conns) add(c *conn) Reason {
 		if most := c.listener.MaxConnections; most > 0 && s.listeners[c.listener] >= most {
 			return ReasonTooManyConnections
 		}
-		if s.network >= limits.MaxConnections || s.addresses[c.address] >= limits.MaxConnectionsPerAddress {
+		if s.network >= limits.MaxConnections || !limits.connectionsOf(c.address).within(s.origins, 1) {
 			return ReasonTooManyConnections
 		}
 		if !s.mayConnect(c.address, limits) {
@@ -45,7 +49,7 @@ func (s *conns) add(c *conn) Reason {
 		s.network++
 		s.accepted++
 		c.number = s.accepted
-		s.addresses[c.address]++
+		limits.connectionsOf(c.address).count(s.origins, 1)
 		s.listeners[c.listener]++
 		s.pending = append(s.pending, c)
 	}
@@ -56,23 +60,29 @@ func (s *conns) add(c *conn) Reason {
 
 // displace makes room among the pending connections.
 func (s *conns) displace(address netip.Addr, limits *Limits) {
-	oldest, same := -1, 0
-	for i, p := range s.pending {
-		if p.address == address {
-			if same++; oldest < 0 {
-				oldest = i
+	for _, share := range limits.pendingOf(address) {
+		oldest, same := -1, 0
+		for i, p := range s.pending {
+			if share.of.Contains(p.address) {
+				if same++; oldest < 0 {
+					oldest = i
+				}
 			}
 		}
+		if same >= share.most {
+			s.drop(oldest)
+			return
+		}
 	}
-	switch {
-	case same >= limits.MaxPendingPerAddress:
-	case len(s.pending) >= limits.MaxPending:
-		oldest = 0
-	default:
-		return
+	if len(s.pending) >= limits.MaxPending {
+		s.drop(0)
 	}
-	victim := s.pending[oldest]
-	s.pending = slices.Delete(s.pending, oldest, oldest+1)
+}
+
+// drop ends a pending connection.
+func (s *conns) drop(i int) {
+	victim := s.pending[i]
+	s.pending = slices.Delete(s.pending, i, i+1)
 	victim.end(ReasonDisplaced, "")
 	_ = victim.raw.Close() // it ends in its own goroutine
 }
@@ -98,9 +108,7 @@ func (s *conns) remove(c *conn) {
 	if c.listener != nil {
 		s.network--
 		s.listeners[c.listener]--
-		if s.addresses[c.address]--; s.addresses[c.address] == 0 {
-			delete(s.addresses, c.address)
-		}
+		c.broker.limits.Load().connectionsOf(c.address).count(s.origins, -1)
 	}
 	s.serving.Done()
 }

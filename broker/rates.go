@@ -69,14 +69,20 @@ func (b *Broker) throttle(c *conn, size int) {
 	}
 }
 
-// mayConnect counts a connection of the address, if it has not opened too many in the last second. s.mu is held.
+// mayConnect counts a connection of the address, if it and its network have not opened too many in the last second. s.mu
+// is held.
 func (s *conns) mayConnect(address netip.Addr, limits *Limits) bool {
-	r := s.connects[address]
-	if r == nil {
-		r = perSecond(limits.MaxConnectRate)
-		s.connects[address] = r
+	for _, share := range limits.connectRateOf(address) {
+		r := s.connects[share.of]
+		if r == nil {
+			r = perSecond(share.most)
+			s.connects[share.of] = r
+		}
+		if !r.Allow() {
+			return false
+		}
 	}
-	return r.Allow()
+	return true
 }
 
 // forgetConnects forgets the addresses that have not connected for long enough to be like new.

@@ -28,12 +28,13 @@ func (s *conns) excess(l *Limits) []*conn {
 	// Those that are ending already need no other to go for them.
 	list := slices.DeleteFunc(s.list(), func(c *conn) bool { return c.listener == nil || c.ending.Load() != nil })
 	slices.SortFunc(list, func(a, b *conn) int { return cmp.Compare(a.number, b.number) })
-	kept, of := 0, map[netip.Addr]int{}
+	kept, of := 0, map[netip.Prefix]int{}
 	return slices.DeleteFunc(list, func(c *conn) bool {
-		stays := kept < l.MaxConnections && of[c.address] < l.MaxConnectionsPerAddress
+		shares := l.connectionsOf(c.address)
+		stays := kept < l.MaxConnections && shares.within(of, 1)
 		if stays {
 			kept++
-			of[c.address]++
+			shares.count(of, 1)
 		}
 		return stays
 	})
