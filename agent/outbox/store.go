@@ -35,6 +35,9 @@ func openStore(path string, o Options) (*store, error) {
 	if err == nil {
 		_, _, err = s.index()
 	}
+	if err == nil {
+		return s, s.shrink(o)
+	}
 	if !errors.Is(err, boltfile.ErrDamaged) {
 		return s, err
 	}
@@ -48,6 +51,16 @@ func openStore(path string, o Options) (*store, error) {
 		return nil, err
 	}
 	return s, s.file.Open(false)
+}
+
+// shrink gives back what a backlog took that is gone.
+func (s *store) shrink(o Options) error {
+	_, err := s.file.Shrink(boltfile.WorthShrinking)
+	if err != nil && s.file.IsOpen() {
+		o.Log.Warn("the outbox's file stays as large as it is", "error", err)
+		return nil
+	}
+	return err
 }
 
 // create makes the database where there is none.

@@ -39,6 +39,7 @@ type File struct {
 	openFile OpenFunc
 	bolt     *bbolt.DB // nil while it is not open
 	file     *os.File  // what bolt works on
+	used     int       // pages, when it was opened
 	panicked bool      // bolt is in an unknown state and may hold its own locks
 }
 
@@ -113,11 +114,14 @@ func (f *File) openLocked(name string, perm os.FileMode, again bool) (*os.File, 
 		return nil, WithoutPath(err)
 	}
 	err = lock(file)
+	if err == nil {
+		err = hasName(file)
+	}
 	if err == nil && !again {
 		err = Settle(file)
 	}
 	if err == nil {
-		err = Check(file)
+		f.used, err = check(file)
 	}
 	if err == nil && again {
 		err = rewriteMeta(file)
@@ -151,6 +155,20 @@ func lock(f *os.File) error {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return ErrInUse
+}
+
+// hasName refuses a file that lost its name while its lock was waited for: who had the lock has put another in its
+// place, as Shrink does.
+func hasName(f *os.File) error {
+	own, err := f.Stat()
+	if err != nil {
+		return WithoutPath(err)
+	}
+	named, err := os.Stat(f.Name())
+	if err == nil && !os.SameFile(own, named) {
+		err = ErrInUse
+	}
+	return WithoutPath(err)
 }
 
 // View reads.

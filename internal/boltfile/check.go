@@ -29,6 +29,8 @@ const (
 	metaSummed  = 56 // bytes of the meta structure under its checksum
 	noFreelist  = ^uint64(0)
 
+	metaPages = 2
+
 	maxDepth = 32
 )
 
@@ -45,30 +47,31 @@ type checker struct {
 	seen  map[uint64]bool
 }
 
-// Check refuses with ErrDamaged what bbolt could not work on safely.
-func Check(f *os.File) error {
+// check refuses with ErrDamaged what bbolt could not work on safely. It returns how many pages are in use.
+func check(f *os.File) (used int, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: not a regular file", ErrDamaged)
+		return 0, fmt.Errorf("%w: not a regular file", ErrDamaged)
 	}
 	meta, err := newestMeta(f)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if held := uint64(info.Size()) / PageSize; meta.pages > held { //nolint:gosec // a size is not negative
-		return fmt.Errorf("%w: %d of %d pages are missing", ErrDamaged, meta.pages-held, meta.pages)
+		return 0, fmt.Errorf("%w: %d of %d pages are missing", ErrDamaged, meta.pages-held, meta.pages)
 	}
 	c := &checker{r: f, pages: meta.pages, seen: map[uint64]bool{}}
-	return c.page(meta.root, span{}, 0)
+	err = c.page(meta.root, span{}, 0)
+	return metaPages + len(c.seen), err
 }
 
 // newestMeta reads the meta page that bbolt will go by.
 func newestMeta(f *os.File) (best boltMeta, err error) {
 	valid := false
-	for id := range int64(2) {
+	for id := range int64(metaPages) {
 		page := make([]byte, PageSize)
 		if _, err := f.ReadAt(page, id*PageSize); errors.Is(err, io.EOF) {
 			return best, fmt.Errorf("%w: the file is truncated", ErrDamaged)

@@ -58,6 +58,10 @@ func openDatabase(path string, o Options) (*database, content, error) {
 	if err != nil {
 		return nil, content{}, err
 	}
+	// It may stay as large as it is.
+	if _, err := d.bolt.Shrink(boltfile.WorthShrinking); !d.bolt.IsOpen() {
+		return nil, content{}, err
+	}
 	d.lastRun = c.run
 	if err := d.readLog(&c, o.Since); err != nil {
 		return nil, content{}, also(err, d.close())

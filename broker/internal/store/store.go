@@ -131,6 +131,10 @@ func (s *Store) open() error {
 	if err := s.file.View(s.check); err != nil {
 		return boltfile.Also(err, s.file.Close())
 	}
+	// It may stay as large as it is.
+	if _, err := s.file.Shrink(boltfile.WorthShrinking); !s.file.IsOpen() {
+		return err
+	}
 	return nil
 }
 

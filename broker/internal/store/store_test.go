@@ -305,3 +305,39 @@ func TestDamage(t *testing.T) {
 		t.Errorf("%d were refused", refused)
 	}
 }
+
+// What a backlog took that is gone is given back at the next start.
+func TestFileShrinks(t *testing.T) {
+	s, path := open(t, nil)
+	for n := range 300 {
+		s.Put("a", fmt.Sprint(n), make([]byte, 8<<10), true)
+	}
+	s.Put("b", "k", []byte("v"), true)
+	closeStore(t, s)
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	again := func(c *store.Config) { c.Path = path }
+	before := size()
+	s, _ = open(t, again)
+	for n := range 300 {
+		s.Delete("a", fmt.Sprint(n))
+	}
+	closeStore(t, s)
+	if n := size(); n < before {
+		t.Fatalf("%d bytes, and %d before: bbolt does it by itself now", n, before)
+	}
+	s, _ = open(t, again)
+	if n := size(); n > before/4 {
+		t.Errorf("%d bytes, and %d before", n, before)
+	}
+	if err := wait(s, s.Put("b", "k2", []byte("v"), true)); err != nil {
+		t.Error(err)
+	}
+	closeStore(t, s)
+	wantContent(t, path, "b k=v\nb k2=v\n")
+}
