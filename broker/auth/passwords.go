@@ -90,17 +90,18 @@ func replaceUser(text []byte, user, line string) (out []byte, found bool) {
 var ErrPassword = errors.New("unknown user or wrong password")
 
 // Passwords checks passwords. Hashing is bounded: half of the processors hash, and one address has one password checked
-// at a time, so that a flood of logins leaves room for others. It is safe for concurrent use.
+// at a time, as has an IPv6 network of 64 bits, so that a flood of logins leaves room for others. It is safe for
+// concurrent use.
 type Passwords struct {
 	file  atomic.Pointer[PasswordFile]
 	seed  maphash.Seed
 	slots chan struct{}
 
 	mu    sync.Mutex
-	turns map[netip.Addr]*turn
+	turns map[netip.Prefix]*turn
 }
 
-// turn lets one login of an address go at a time.
+// turn lets one login of an address or network go at a time.
 type turn struct {
 	free  chan struct{}
 	users int
@@ -108,7 +109,7 @@ type turn struct {
 
 // NewPasswords checks against the file until Set replaces it.
 func NewPasswords(f *PasswordFile) *Passwords {
-	p := &Passwords{seed: maphash.MakeSeed(), slots: make(chan struct{}, max(1, runtime.NumCPU()/2)), turns: map[netip.Addr]*turn{}}
+	p := &Passwords{seed: maphash.MakeSeed(), slots: make(chan struct{}, max(1, runtime.NumCPU()/2)), turns: map[netip.Prefix]*turn{}}
 	p.file.Store(f)
 	return p
 }
@@ -119,9 +120,13 @@ func (p *Passwords) Set(f *PasswordFile) { p.file.Store(f) }
 // Check returns nil, and a function that reports whether the same password would still do, or ErrPassword, or why ctx
 // ended before there was a processor to hash with. It takes as long for an unknown user as for a known one.
 func (p *Passwords) Check(ctx context.Context, address netip.Addr, user string, password []byte) (still func() error, err error) {
-	t := p.queue(address)
-	defer p.leave(address, t)
-	for _, wait := range []chan struct{}{t.free, p.slots} {
+	waits := make([]chan struct{}, 0, 3)
+	for _, from := range origins(address) {
+		t := p.queue(from)
+		defer p.leave(from, t)
+		waits = append(waits, t.free)
+	}
+	for _, wait := range append(waits, p.slots) {
 		select {
 		case wait <- struct{}{}:
 		case <-ctx.Done():
@@ -154,22 +159,35 @@ func (p *Passwords) dummy(f *PasswordFile, user string) *hash {
 	return &hash{sum: []byte(rand.Text()), derive: func([]byte) []byte { return nil }}
 }
 
-func (p *Passwords) queue(address netip.Addr) *turn {
+// origins are an address and, with IPv6, the network all of which its owner mostly has. Who has one address of it only has
+// one of those that take turns in it.
+func origins(address netip.Addr) []netip.Prefix {
+	if !address.IsValid() {
+		return []netip.Prefix{{}}
+	}
+	from := []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}
+	if address.Is6() {
+		from = append(from, netip.PrefixFrom(address, 64).Masked())
+	}
+	return from
+}
+
+func (p *Passwords) queue(from netip.Prefix) *turn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.turns[address]
+	t := p.turns[from]
 	if t == nil {
 		t = &turn{free: make(chan struct{}, 1)}
-		p.turns[address] = t
+		p.turns[from] = t
 	}
 	t.users++
 	return t
 }
 
-func (p *Passwords) leave(address netip.Addr, t *turn) {
+func (p *Passwords) leave(from netip.Prefix, t *turn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t.users--; t.users == 0 {
-		delete(p.turns, address)
+		delete(p.turns, from)
 	}
 }

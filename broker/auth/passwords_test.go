@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,6 +191,35 @@ func TestFloodLeavesRoom(t *testing.T) {
 	if err := check(t, p, "a", "x"); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
+}
+
+// Who floods from many addresses of one IPv6 network has one turn for all of them.
+func TestFloodOfANetworkLeavesRoom(t *testing.T) {
+	p := auth.NewPasswords(parse(t, "a:"+auth.NewHash([]byte("x"))))
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	var checked atomic.Int64
+	const flood = 400
+	for i := range flood {
+		address := netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i))
+		waiting.Go(func() {
+			if _, err := p.Check(ctx, address, "a", []byte("guess")); errors.Is(err, auth.ErrPassword) {
+				checked.Add(1)
+			}
+		})
+	}
+	for checked.Load() == 0 { // by then the others wait
+		runtime.Gosched()
+	}
+	before := checked.Load()
+	if _, err := p.Check(t.Context(), netip.MustParseAddr("10.0.0.2"), "a", []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if overtook := checked.Load() - before; overtook > flood/4 {
+		t.Errorf("another address had to wait for %d of the network", overtook)
+	}
+	cancel()
+	waiting.Wait()
 }
 
 // An unknown user costs what a known one does: no user name can be found by timing.
