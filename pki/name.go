@@ -6,8 +6,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -80,23 +78,17 @@ func LocalNames() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the host name: %w", err)
 	}
-	addrs, err := net.InterfaceAddrs()
+	addresses, err := localAddresses()
 	if err != nil {
 		return nil, fmt.Errorf("listing network addresses: %w", err)
 	}
-	names := localHostNames(host)
-	for _, addr := range append([]net.Addr{loopback(127, 0, 0, 1), loopback(net.IPv6loopback...)}, addrs...) {
-		if prefix, err := netip.ParsePrefix(addr.String()); err == nil {
-			names = append(names, prefix.Addr().Unmap().WithZone("").String())
-		}
+	// Loopback addresses are named even while the interface is down, as in a
+	// container at build time.
+	names := append(localHostNames(host), "127.0.0.1", "::1")
+	for _, address := range addresses {
+		names = append(names, address.Unmap().WithZone("").String())
 	}
 	return unique(names), nil
-}
-
-// loopback addresses are named even while the interface is down, as in a
-// container at build time.
-func loopback(ip ...byte) net.Addr {
-	return &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))}
 }
 
 func localHostNames(host string) []string {

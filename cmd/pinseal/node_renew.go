@@ -176,13 +176,10 @@ func (c *caretaker) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	local, err := pki.LocalNames()
-	if err != nil {
-		return err
-	}
+	local, unlisted := pki.LocalNames() // not knowing them is no reason to let the certificate expire
 	reason, err := c.reason(current, local)
 	if err != nil || reason == "" {
-		return err
+		return errors.Join(err, unlisted)
 	}
 	if err := c.renew(ctx, current, local); err != nil {
 		return err
