@@ -76,12 +76,16 @@ func (s *stock) take(now time.Time) (uint64, error) {
 	return s.next - 1, nil
 }
 
+// ErrBusy is what an action from inside the node gets while as many wait for that output as may. It can be tried again.
+var ErrBusy = errors.New("too many actions of the output are under way")
+
 // errStopping is what an action from inside the node gets once commands are no longer taken.
 var errStopping = errors.New("the node is stopping")
 
 // Press does an action, a word that actuator.ParseWord knows, on an output from inside the node, as an input that
 // is bound to it does: in one order with its commands and by its rules, unsigned, without a verdict, and without a
-// broker. It does not wait; what becomes of it is in the log and the state. An error says that it was not even tried.
+// broker. It does not wait; what becomes of it is in the log and the state. An error says that it was not even tried:
+// ErrBusy, or another that will be the same the next time.
 func (a *Agent) Press(input, output, action string) error {
 	o, ok := a.outputs[output]
 	if !ok {
@@ -98,7 +102,7 @@ func (a *Agent) Press(input, output, action string) error {
 		topic: "input " + input, ack: func() {}, route: o.pressed, policy: a.policy.Load(), verified: make(chan struct{}),
 	}
 	if !a.verifier.admit(&o.pressed.queue, j) {
-		return fmt.Errorf("too many actions of the output %s are under way", output)
+		return ErrBusy
 	}
 	o.lane.accepted.put(&command{job: j, command: act})
 	return nil

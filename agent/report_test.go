@@ -86,6 +86,54 @@ func TestPress(t *testing.T) {
 	}
 }
 
+// What an input does is held to the output's rules as a command is, and does not take the place of a signed hand.
+func TestPressUnderRules(t *testing.T) {
+	lock, up, down, held := new(actuator.Interlock), newLine(), newLine(), newLine()
+	n := startNode(t, setup{change: func(cfg *agent.Config) {
+		cfg.Outputs = []agent.Output{
+			{Name: "led", Topic: ledTopic, Actuator: act(t, "led", up, actuator.Rules{Lock: lock})},
+			{Name: "fan", Topic: "fanStatus", Actuator: act(t, "fan", down, actuator.Rules{Lock: lock})},
+			{Name: "saw", Actuator: act(t, "saw", held, actuator.Rules{Hold: time.Hour})},
+		}
+		cfg.Policy.Permits = append(cfg.Policy.Permits, agent.Permit{Signer: "operator", Output: "saw", Actions: []actuator.Action{actuator.On}})
+	}})
+	press := func(output string, action actuator.Action) {
+		t.Helper()
+		if err := n.agent.Press("door", output, string(action)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(want uint64) { // what a command after them was answered for certain
+		t.Helper()
+		if got := n.agent.Counters()[signing.ReasonNotPermitted]; got != want {
+			t.Errorf("%d were refused, want %d", got, want)
+		}
+	}
+	press("led", actuator.On)
+	<-up.set
+	press("fan", actuator.On)
+	press("fan", actuator.Toggle)
+	if got := n.command("operator", "fanStatus", n.sealed(t, "operator", "fanStatus", `"on"`)); got != signing.ReasonNotPermitted {
+		t.Errorf("commanded while the other is on: %s", got)
+	}
+	refused(3)
+	press("led", actuator.Off)
+	<-up.set
+	press("fan", actuator.On)
+	if !<-down.set {
+		t.Error("not on, although the other is off")
+	}
+
+	press("saw", actuator.On)
+	setTopic := agent.SetTopic(nodeName, "saw")
+	n.command("operator", setTopic, n.sealed(t, "operator", setTopic, `"on"`))
+	refused(4)
+	press("saw", actuator.Off)
+	if on, off := <-held.set, <-held.set; !on || off {
+		t.Error("an input cannot let go")
+	}
+}
+
 // With no broker in reach a button still switches.
 func TestPressWithoutBroker(t *testing.T) {
 	led, cast := newLine(), newCast(t)

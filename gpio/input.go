@@ -32,6 +32,7 @@ type Input struct {
 	cfg    InputConfig
 	line   InputLine
 	period time.Duration // of debouncing here; 0 where the kernel does it
+	opened time.Time     // pulses are counted by how long ago that is, whatever is done to the wall clock
 
 	mu     sync.Mutex
 	on     bool
@@ -49,7 +50,7 @@ func OpenInput(c Chip, cfg InputConfig) (*Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Input{cfg: cfg, line: line, period: cfg.Debounce}
+	i := &Input{cfg: cfg, line: line, period: cfg.Debounce, opened: time.Now()}
 	if d, ok := line.(debouncer); ok && cfg.Debounce > 0 && d.Debounce(cfg.Debounce) == nil {
 		i.period = 0
 	}
@@ -72,7 +73,7 @@ func (i *Input) On() bool {
 func (i *Input) Pulses(now time.Time) (total, lastMinute uint64) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.pulses.total, i.pulses.lastMinute(now)
+	return i.pulses.total, i.pulses.lastMinute(now.Sub(i.opened))
 }
 
 // Close releases the line and thereby ends Run. A second Close does nothing.
@@ -138,9 +139,9 @@ func (i *Input) take(e Edge) (c Change, ok bool) {
 		if !was {
 			edges++
 		}
-		i.pulses.add(e.At, edges/2)
+		i.pulses.add(e.At.Sub(i.opened), edges/2)
 	case on && !was:
-		i.pulses.add(e.At, 1)
+		i.pulses.add(e.At.Sub(i.opened), 1)
 	}
 	return Change{On: on, At: e.At}, on != was
 }
@@ -152,28 +153,30 @@ func (i *Input) state(l Level) bool { return bool(l) != i.cfg.ActiveLow }
 type pulses struct {
 	total   uint64
 	seconds [60]uint64
-	newest  int64 // the second, since 1970, of the newest count
+	newest  uint64 // the second of the newest count
 }
 
-func (p *pulses) add(at time.Time, n uint64) {
+// add counts what was at a time since the input was opened.
+func (p *pulses) add(at time.Duration, n uint64) {
 	if n == 0 {
 		return
 	}
 	p.total += n
-	p.forget(at.Unix())
-	p.seconds[uint64(at.Unix())%60] += n //nolint:gosec // any second has a place
+	p.seconds[p.forget(at)%60] += n
 }
 
-// forget makes room for the seconds up to now. A clock that was set back counts into the past for a while.
-func (p *pulses) forget(now int64) {
-	for s := max(p.newest+1, now-59); s <= now; s++ {
-		p.seconds[uint64(s)%60] = 0 //nolint:gosec // as above
+// forget makes room for the seconds up to now, and gives the present one.
+func (p *pulses) forget(now time.Duration) uint64 {
+	second := uint64(max(0, now) / time.Second)
+	for s := max(p.newest+60, second) - 59; s <= second; s++ {
+		p.seconds[s%60] = 0
 	}
-	p.newest = max(p.newest, now)
+	p.newest = max(p.newest, second)
+	return second
 }
 
-func (p *pulses) lastMinute(now time.Time) (sum uint64) {
-	p.forget(now.Unix())
+func (p *pulses) lastMinute(now time.Duration) (sum uint64) {
+	p.forget(now)
 	for _, n := range p.seconds {
 		sum += n
 	}

@@ -116,6 +116,41 @@ func TestInputPulses(t *testing.T) {
 	})
 }
 
+// A meter's hours: what the last minute had stays what the last minute had, and nothing gets lost.
+func TestInputPulsesOverHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chip := gpiotest.New()
+		in, err := gpio.OpenInput(chip, gpio.InputConfig{Line: "GPIO22"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error)
+		go func() { ended <- in.Run(t.Context(), func(gpio.Change) {}) }()
+		pulse := func(n int, every time.Duration) {
+			for range n {
+				chip.Drive("GPIO22", gpio.High)
+				synctest.Wait()
+				chip.Drive("GPIO22", gpio.Low)
+				time.Sleep(every)
+			}
+		}
+		want := uint64(0)
+		for hour := range 6 {
+			perMinute := []int{1, 7, 60, 0, 240, 30}[hour]
+			n := max(perMinute*60, 1)
+			pulse(n, time.Hour/time.Duration(n))
+			want += uint64(n)
+			total, minute := in.Pulses(time.Now())
+			if slack := uint64(perMinute/60 + 1); total != want || minute+slack < uint64(perMinute) || minute > uint64(perMinute)+slack {
+				t.Errorf("hour %d: total %d, last minute %d; want %d, %d", hour, total, minute, want, perMinute)
+			}
+		}
+		if err := errors.Join(in.Close(), <-ended); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // lossy is a chip that forgets to tell of edges, as the kernel does when its buffer is full.
 type lossy struct {
 	gpio.Chip

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -27,10 +28,18 @@ const (
 type input struct {
 	cfg     inputConfig
 	gpio    *gpio.Input
-	agent   *agent.Agent
+	agent   inputAgent
 	trusted func() bool // whether the wall clock is right
 	log     *slog.Logger
 	changes chan gpio.Change // the latest that is to be reported
+	states  chan bool        // the latest that is to be followed
+	failing bool             // the last action found no room
+}
+
+// inputAgent is what an input needs of the agent.
+type inputAgent interface {
+	Press(input, output, action string) error
+	Report(measure string, msg []byte) error
 }
 
 // inputReport is the telemetry of an input.
@@ -47,13 +56,17 @@ func (n *node) openInputs() error {
 		if err != nil {
 			return fmt.Errorf("input %s: %w", cfg.Name, err)
 		}
-		n.inputs = append(n.inputs, &input{
-			cfg: cfg, gpio: in, trusted: n.clock.Trusted, log: n.log.With("part", "input", "input", cfg.Name),
-			changes: make(chan gpio.Change, 1),
-		})
+		log := n.log.With("part", "input", "input", cfg.Name)
+		n.inputs = append(n.inputs, newInput(cfg, in, nil, log, n.clock.Trusted))
 		n.log.Info("input held", "input", cfg.Name, "line", cfg.Line, "on", in.On())
 	}
 	return nil
+}
+
+func newInput(cfg inputConfig, line *gpio.Input, a inputAgent, log *slog.Logger, trusted func() bool) *input {
+	return &input{
+		cfg: cfg, gpio: line, agent: a, trusted: trusted, log: log, changes: make(chan gpio.Change, 1), states: make(chan bool, 1),
+	}
 }
 
 // run reads the input and tells of it until ctx ends.
@@ -64,35 +77,73 @@ func (i *input) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return i.gpio.Run(ctx, i.changed) })
 	group.Go(func() error { i.report(ctx); return nil })
+	group.Go(func() error { i.follow(ctx); return nil })
 	return group.Wait()
 }
 
 // changed takes a change; it does not wait for anything.
 func (i *input) changed(c gpio.Change) {
 	i.act(c.On)
+	replace(i.changes, c)
+}
+
+// replace puts something into a channel that holds one, in the place of what it has overtaken. One goroutine puts.
+func replace[T any](holder chan T, with T) {
 	select {
-	case <-i.changes: // overtaken
+	case <-holder:
 	default:
 	}
-	i.changes <- c
+	holder <- with
 }
 
 // act does what the input is bound to. Nothing is asked of the broker for that, nor of the clock.
 func (i *input) act(on bool) {
-	action := string(i.cfg.Action)
-	switch {
-	case action == "":
-		return
-	case action == actionFollow && on:
-		action = string(actuator.On)
+	switch action := string(i.cfg.Action); {
 	case action == actionFollow:
-		action = string(actuator.Off)
-	case !on:
-		return // the other actions are done when it becomes on
+		replace(i.states, on)
+	case action != "" && on:
+		i.note(i.press(action))
 	}
-	if err := i.agent.Press(string(i.cfg.Name), string(i.cfg.Output), action); err != nil {
+}
+
+// follow has the output do as the input does. One that has too much to do is told later how things are then: it must
+// not stay on because the last of many changes found no room.
+func (i *input) follow(ctx context.Context) {
+	again := time.NewTimer(0)
+	defer again.Stop()
+	<-again.C
+	for on := false; ; {
+		select {
+		case on = <-i.states:
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+		action := actuator.Off
+		if on {
+			action = actuator.On
+		}
+		err := i.press(string(action))
+		if errors.Is(err, agent.ErrBusy) {
+			again.Reset(followAgain)
+		}
+		i.note(err)
+	}
+}
+
+// followAgain is how long an output that has too much to do is left alone.
+const followAgain = 10 * time.Millisecond
+
+func (i *input) press(action string) error {
+	return i.agent.Press(string(i.cfg.Name), string(i.cfg.Output), action)
+}
+
+// note logs the first of several failures.
+func (i *input) note(err error) {
+	if err != nil && !i.failing {
 		i.log.Warn("output not switched", "output", i.cfg.Output, "error", err)
 	}
+	i.failing = err != nil
 }
 
 // report publishes changes and counts until ctx ends, and first how things stand.
