@@ -2,10 +2,58 @@ package broker
 
 import "strings"
 
-// tree holds values under topic names or filters, level by level.
+// tree holds values under topic names or filters, level by level. Most levels of a long name lead to one other only, and
+// a map for each would cost ten times what the name does: whoever makes up long names could fill the memory with few.
 type tree[T any] struct {
-	children map[string]*tree[T]
+	level    string
+	only     *tree[T]            // the child, where there is one
+	children map[string]*tree[T] // where there are or were more
 	value    *T
+}
+
+// child returns the child for a level, nil if there is none.
+func (n *tree[T]) child(level string) *tree[T] {
+	if n.only != nil && n.only.level == level {
+		return n.only
+	}
+	return n.children[level]
+}
+
+// grow adds a child.
+func (n *tree[T]) grow(level string) *tree[T] {
+	child := &tree[T]{level: strings.Clone(level)}
+	switch {
+	case n.children != nil:
+		n.children[child.level] = child
+	case n.only == nil:
+		n.only = child
+	default:
+		n.children = map[string]*tree[T]{n.only.level: n.only, child.level: child}
+		n.only = nil
+	}
+	return child
+}
+
+func (n *tree[T]) prune(child *tree[T]) {
+	if n.only == child {
+		n.only = nil
+		return
+	}
+	if delete(n.children, child.level); len(n.children) == 0 {
+		n.children = nil
+	}
+}
+
+func (n *tree[T]) isLeaf() bool { return n.only == nil && len(n.children) == 0 }
+
+// all visits the children.
+func (n *tree[T]) all(visit func(*tree[T])) {
+	if n.only != nil {
+		visit(n.only)
+	}
+	for _, child := range n.children {
+		visit(child)
+	}
 }
 
 // get returns the value at a path, nil if there is none.
@@ -13,7 +61,7 @@ func (n *tree[T]) get(path string) *T {
 	for more := true; more; {
 		var level string
 		level, path, more = strings.Cut(path, "/")
-		if n = n.children[level]; n == nil {
+		if n = n.child(level); n == nil {
 			return nil
 		}
 	}
@@ -25,13 +73,9 @@ func (n *tree[T]) put(path string, value *T) {
 	for more := true; more; {
 		var level string
 		level, path, more = strings.Cut(path, "/")
-		child := n.children[level]
+		child := n.child(level)
 		if child == nil {
-			child = &tree[T]{}
-			if n.children == nil {
-				n.children = map[string]*tree[T]{}
-			}
-			n.children[strings.Clone(level)] = child
+			child = n.grow(level)
 		}
 		n = child
 	}
@@ -41,7 +85,7 @@ func (n *tree[T]) put(path string, value *T) {
 // remove takes the value at a path away, with all levels that lead nowhere any more.
 func (n *tree[T]) remove(path string) {
 	level, rest, more := strings.Cut(path, "/")
-	child := n.children[level]
+	child := n.child(level)
 	switch {
 	case child == nil:
 		return
@@ -50,8 +94,8 @@ func (n *tree[T]) remove(path string) {
 	default:
 		child.value = nil
 	}
-	if child.value == nil && len(child.children) == 0 {
-		delete(n.children, level)
+	if child.value == nil && child.isLeaf() {
+		n.prune(child)
 	}
 }
 
@@ -63,13 +107,13 @@ func (n *tree[T]) match(topic string, visit func(*T)) {
 
 func (n *tree[T]) matchLevel(topic string, wildcards bool, visit func(*T)) {
 	level, rest, more := strings.Cut(topic, "/")
-	if child := n.children[level]; child != nil {
+	if child := n.child(level); child != nil {
 		child.matchRest(rest, more, visit)
 	}
 	if !wildcards {
 		return
 	}
-	if child := n.children["+"]; child != nil {
+	if child := n.child("+"); child != nil {
 		child.matchRest(rest, more, visit)
 	}
 	n.visitHash(visit)
@@ -87,7 +131,7 @@ func (n *tree[T]) matchRest(rest string, more bool, visit func(*T)) {
 }
 
 func (n *tree[T]) visitHash(visit func(*T)) {
-	if child := n.children["#"]; child != nil && child.value != nil {
+	if child := n.child("#"); child != nil && child.value != nil {
 		visit(child.value)
 	}
 }
@@ -97,9 +141,7 @@ func (n *tree[T]) each(visit func(*T)) {
 	if n.value != nil {
 		visit(n.value)
 	}
-	for _, child := range n.children {
-		child.each(visit)
-	}
+	n.all(func(child *tree[T]) { child.each(visit) })
 }
 
 // search visits the values at all topic names that the filter matches.
@@ -108,7 +150,7 @@ func (n *tree[T]) search(filter string, visit func(*T)) { n.searchLevel(filter, 
 func (n *tree[T]) searchLevel(filter string, first bool, visit func(*T)) {
 	level, rest, more := strings.Cut(filter, "/")
 	if level != "+" && level != "#" {
-		if child := n.children[level]; child != nil {
+		if child := n.child(level); child != nil {
 			child.searchRest(rest, more, visit)
 		}
 		return
@@ -117,15 +159,15 @@ func (n *tree[T]) searchLevel(filter string, first bool, visit func(*T)) {
 		n.each(visit)
 		return
 	}
-	for name, child := range n.children {
+	n.all(func(child *tree[T]) {
 		switch {
-		case first && strings.HasPrefix(name, "$"):
+		case first && strings.HasPrefix(child.level, "$"):
 		case level == "#":
 			child.each(visit)
 		default:
 			child.searchRest(rest, more, visit)
 		}
-	}
+	})
 }
 
 func (n *tree[T]) searchRest(rest string, more bool, visit func(*T)) {
