@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Config struct {
 	Path string
 	// Command is a program with its arguments; no shell is involved.
 	Command []string
-	// Timeout is how long a command may take; 10 s if zero.
+	// Timeout is how long a command or a file may take; 10 s if zero.
 	Timeout time.Duration
 	// Scale multiplies every number; 1 if zero.
 	Scale float64
@@ -185,9 +186,39 @@ func (cfg *Config) needs(given map[string]string) error {
 	return nil
 }
 
-// files makes a reader of files one that could be interrupted.
+// files makes a reader of files one that has an end. A device, a pipe or a network may keep a read waiting for ever, and
+// nothing can interrupt that: it is left alone, and nothing else is read until it has come back.
 func (s *Sensor) files(read func() (Reading, error)) func(context.Context) (Reading, error) {
-	return func(context.Context) (Reading, error) { return read() }
+	type result struct {
+		reading Reading
+		err     error
+	}
+	var late chan result
+	return func(ctx context.Context) (Reading, error) {
+		tooLong := fmt.Errorf("reading takes longer than %v", s.cfg.Timeout)
+		if late != nil {
+			select {
+			case <-late: // too old to be told
+				late = nil
+			default:
+				return Reading{}, tooLong
+			}
+		}
+		done := make(chan result, 1)
+		go func() {
+			r, err := read()
+			done <- result{r, err}
+		}()
+		limited, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+		defer cancel()
+		select {
+		case got := <-done:
+			return got.reading, got.err
+		case <-limited.Done():
+			late = done
+			return Reading{}, cmp.Or(ctx.Err(), tooLong)
+		}
+	}
 }
 
 // Read reads once.

@@ -1,11 +1,13 @@
 package sensor_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,6 +106,13 @@ func TestRead(t *testing.T) {
 		{sensor.Config{Kind: sensor.Exec, Command: []string{"no-such-program"}}, "executable file not found"},
 		{sensor.Config{Kind: sensor.Exec, Command: []string{"yes"}}, "yes says more than 4096 bytes"},
 		{sensor.Config{Kind: sensor.Exec, Command: []string{"true"}}, "true: it says nothing"},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"sh", "-c", "yes & yes & wait"}}, "sh says more than 4096 bytes"},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"head", "-c", "4097", "/dev/zero"}}, "head says more than 4096 bytes"},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"head", "-c", "4096", "/dev/zero"}}, strings.Repeat("\x00", 4096) + " "},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"printf", `\377\376`}}, "printf: what it says is no UTF-8"},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"printf", `1\n2`}}, "1\n2 "},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"printf", `\033[2J\a"`}}, "\x1b[2J\a\" "},
+		{sensor.Config{Kind: sensor.Exec, Command: []string{"sh", "-c", "trap '' TERM INT HUP; exec >&-; sleep 60"}, Timeout: 50 * time.Millisecond}, "sh takes longer than 50ms"},
 		{sensor.Config{Kind: sensor.Exec, Command: []string{"sh", "-c", "sleep 60 & sleep 60"}, Timeout: 50 * time.Millisecond}, "sh takes longer than 50ms"},
 	} {
 		c.cfg.Root = root
@@ -131,6 +140,74 @@ func format(value any) string {
 		return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.6f", number), "0"), ".")
 	}
 	return fmt.Sprint(value)
+}
+
+// A file that keeps who reads it waiting is told of after the timeout, keeps nothing else waiting, and is read again once
+// it has let go.
+func TestReadHangs(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := sensor.New(sensor.Config{Kind: sensor.File, Path: pipe, Timeout: 50 * time.Millisecond, Interval: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tooLong = "reading takes longer than 50ms"
+	for range 3 {
+		if _, err := s.Read(t.Context()); err == nil || err.Error() != tooLong {
+			t.Fatalf("got %v", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.Run(ctx, func(sensor.Reading, time.Time) { t.Error("something was reported") }, func(err error) {
+		if err.Error() != tooLong {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+	})
+
+	w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for who reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.WriteString("7")
+	if err := errors.Join(err, os.Remove(pipe), os.WriteFile(pipe, []byte("8"), 0o600), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	s.Run(ctx, func(r sensor.Reading, _ time.Time) {
+		if r.Value != 8.0 {
+			t.Errorf("got %v, want what is read now", r.Value)
+		}
+		cancel()
+	}, func(error) {})
+}
+
+// What a command leaves behind in its group goes with it, or there would be more of it after every reading.
+func TestExecLeavesNothing(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	s, err := sensor.New(sensor.Config{Kind: sensor.Exec, Command: []string{"sh", "-c", `sleep 600 & echo $! >"$0"; echo 5`, pid}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(t.Context()); err == nil || err.Error() != "sh leaves something behind that keeps its output open" {
+		t.Errorf("got %v", err)
+	}
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := filepath.Join("/proc", strings.TrimSpace(string(text)), "stat")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		state, err := os.ReadFile(stat)
+		if err != nil || strings.Contains(string(state), ") Z ") { // gone, or nobody has asked yet how it ended
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still there: %s", state)
+		}
+	}
 }
 
 func TestReadDisk(t *testing.T) {

@@ -136,6 +136,10 @@ func (s *Sensor) exec(ctx context.Context) (Reading, error) {
 		return Reading{}, fmt.Errorf("%s says more than %d bytes", name, MaxText)
 	case ctx.Err() != nil:
 		return Reading{}, ctx.Err()
+	case errors.Is(err, exec.ErrWaitDelay):
+		// What it started and left behind would be there once more after every reading.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // fails if it is no longer of this group
+		return Reading{}, fmt.Errorf("%s leaves something behind that keeps its output open", name)
 	case limited.Err() != nil:
 		return Reading{}, fmt.Errorf("%s takes longer than %v", name, s.cfg.Timeout)
 	case err != nil:
