@@ -7,14 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pinseal/pki"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -26,7 +24,6 @@ type Broker struct {
 	hold      <-chan struct{}
 	judge     atomic.Pointer[func(tls.ConnectionState) error] // see Recheck
 	log       *slog.Logger
-	server    *mqtt.Server
 	policy    atomic.Pointer[policy]
 	watcher   atomic.Pointer[Watcher]
 	conns     conns
@@ -40,6 +37,7 @@ type Broker struct {
 	tidier    tidier
 	version   string
 	pieces    pieces
+	decoded   sync.Pool // of *packets.Packet
 	wsBuffers sync.Pool // of what is being written to a WebSocket
 	rates     publishRates
 	started   atomic.Bool
@@ -77,10 +75,6 @@ func New(cfg Config) (*Broker, error) {
 	b.policy.Store(p)
 	b.limits.Store(new(cfg.Limits.withDefaults()))
 	b.journal.init()
-	b.server = newServer()
-	if err := b.server.AddHook(&hook{broker: b}, nil); err != nil {
-		return nil, fmt.Errorf("preparing the broker: %w", err)
-	}
 	return b, nil
 }
 
@@ -103,30 +97,6 @@ func check(cfg Config) error {
 	return nil
 }
 
-func newServer() *mqtt.Server {
-	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = math.MaxInt64 // connections are capped before they get here
-	caps.MaximumMessageExpiryInterval = 0
-	caps.MaximumClientWritesPending = 1                // messages do not go through mochi
-	caps.MaximumSessionExpiryInterval = math.MaxUint32 // sessions expire by our hand
-	caps.MaximumPacketSize = 0                         // package frame bounds it
-	caps.ReceiveMaximum = math.MaxUint16               // we count ourselves
-	caps.MaximumInflight = math.MaxUint16
-	caps.TopicAliasMaximum = 0
-	caps.MinimumProtocolVersion = 4
-	caps.Compatibilities.NoInheritedPropertiesOnAck = true
-	return mqtt.New(&mqtt.Options{
-		Capabilities: caps,
-		// conn has buffers of its own in both directions.
-		ClientNetReadBufferSize:  64,
-		ClientNetWriteBufferSize: 1,
-		// Its $SYS topics reach nobody, and each time it stops the world for a moment.
-		SysTopicResendInterval: math.MaxInt32,
-		// mochi logs whole packets.
-		Logger: slog.New(slog.DiscardHandler),
-	})
-}
-
 // Run serves until ctx ends and then closes every connection and listener, which takes at most 2 seconds whatever the
 // clients do. It must be called once. It returns an error if a listener was closed by someone else.
 func (b *Broker) Run(ctx context.Context) error {
@@ -137,9 +107,6 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer cancel(nil)
 	if err := b.openStore(); err != nil {
 		return err
-	}
-	if err := b.server.Serve(); err != nil {
-		return errors.Join(fmt.Errorf("starting the broker: %w", err), b.keeper.close())
 	}
 	b.publishSystem(time.Now())
 	var helpers sync.WaitGroup
@@ -204,8 +171,7 @@ func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
 	}
 	select {
 	case <-ended:
-		// mochi waits for its clients without limit, and panics when closed twice: so once, when there are none.
-		return b.server.Close()
+		return nil
 	case <-time.After(shutdownTime):
 		return errors.New("broker: connections did not end in time")
 	}

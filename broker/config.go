@@ -166,7 +166,7 @@ func DefaultLimits() Limits {
 	}
 }
 
-// maxKeepAlive is where one and a half times the seconds still fit mochi's 16 bits.
+// maxKeepAlive is less than what fits the 16 bits of the protocol's seconds.
 const maxKeepAlive = 12 * time.Hour
 
 // maxTopicAliases is what a client may make us remember, at most.

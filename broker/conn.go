@@ -11,12 +11,10 @@ import (
 
 	"pinseal/broker/internal/frame"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// conn is a connection from being accepted to its end. To mochi it is a net.Conn that only ever delivers well-formed
-// packets, whose writes never block and whose Close returns at once.
+// conn is a connection from being accepted to its end. Its writes never block, and its Close returns at once.
 type conn struct {
 	net.Conn // raw, TLS over it, or a WebSocket over either
 	raw      net.Conn
@@ -29,29 +27,33 @@ type conn struct {
 	in       *frame.Reader
 	out      outbox
 
-	peer     atomic.Pointer[peer]        // set by the handshake
-	client   atomic.Pointer[mqtt.Client] // set by OnConnect
-	admitted atomic.Bool                 // the CONNACK is out
-	ending   atomic.Pointer[Reason]      // why we ended it, if we did
-	ended    chan struct{}               // closed when ending is set
-	password []byte                      // between reading the CONNECT and judging it
-	gone     chan struct{}               // closed when mochi is done with it
-	closing  chan struct{}               // closed by Close and after a failed write
+	peer     atomic.Pointer[peer]    // set by the handshake
+	hello    atomic.Pointer[hello]   // set when its CONNECT is read
+	session  atomic.Pointer[session] // set when it is acquired
+	admitted atomic.Bool             // the CONNACK is out
+	ending   atomic.Pointer[Reason]  // why we ended it, if we did
+	ended    chan struct{}           // closed when ending is set
+	closing  chan struct{}           // closed by Close and after a failed write
+	gone     chan struct{}           // closed when its session is free again
 
-	hello   atomic.Pointer[hello] // set when its CONNECT is read
-	since   time.Time             // when it was let in; this and goodbye are of the goroutine that reads
-	goodbye bool                  // it has said DISCONNECT
+	// What its CONNECT has said. Other goroutines may read it once the client is admitted.
+	version        byte
+	clean          bool
+	terse          bool // it wants no reasons (section 3.1.2.11.7)
+	clientID       string
+	will           *will
+	keepAlive      uint16 // in seconds, 0 before the CONNECT
+	receiveMaximum uint16 // how many QoS 1 and 2 messages it takes at a time
+	maxPacket      int32  // the largest packet it takes, 0 for any
 
-	clientID  string // set by OnConnect, as is the will
-	will      *will
-	maxPacket uint32            // the largest packet the client takes, 0 for any
-	aliases   map[uint16]string // of topics, as the client has given them; of the goroutine that reads
-	emptyWill bool              // mochi refuses a will without payload
-
-	session atomic.Pointer[session] // set when it is acquired
-	present bool                    // there was one, and it goes on
-
-	publishing *publishRate // of the identity, as soon as it has published; of the goroutine that reads
+	// Of the goroutine that reads.
+	expiry     uint32            // of the session in seconds, within the limit
+	since      time.Time         // when it was let in
+	heard      bool              // it has sent a packet since the keep alive was renewed
+	goodbye    bool              // it has said DISCONNECT
+	topic      string            // of the last PUBLISH
+	aliases    map[uint16]string // of topics, as the client has given them
+	publishing *publishRate      // of the identity, as soon as it has published
 }
 
 // peer is who a client is, as far as it is known.
@@ -76,14 +78,19 @@ func newConn(b *Broker, raw net.Conn, l *Listener, address netip.Addr) *conn {
 	return c
 }
 
-// Read is called by one goroutine of mochi.
+// Read reads what the client sends. It renews the keep alive once for each packet that it waits for, which must then come
+// as a whole (section 3.1.2.10).
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.in.Read(p)
-	c.broker.journal.traffic.bytesIn.Add(uint64(n)) //nolint:gosec // not negative
-	if err != nil {
-		c.readFailed(err)
+	if c.heard && c.keepAlive > 0 {
+		c.heard = false
+		if err := c.SetReadDeadline(time.Now().Add(time.Duration(c.keepAlive) * time.Second * 3 / 2)); err != nil {
+			return 0, err
+		}
+		if c.closed() { // and the deadline that Close has set is no longer
+			return 0, net.ErrClosed
+		}
 	}
-	return n, err
+	return c.Conn.Read(p)
 }
 
 // readFailed tells a client that broke the protocol so, where the protocol has words for it.
@@ -117,9 +124,6 @@ func (c *conn) closed() bool {
 	}
 }
 
-// SetDeadline is how mochi sets the keep alive; writes have a deadline of their own.
-func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
-
 // end notes why the connection ends. Only the first reason counts; end reports whether this was it.
 func (c *conn) end(reason Reason, detail string) bool {
 	if !c.ending.CompareAndSwap(nil, &reason) {
@@ -138,13 +142,12 @@ func (c *conn) kick(reason Reason, code packets.Code) {
 
 // dismiss closes the connection; an MQTT 5 client is told why.
 func (c *conn) dismiss(code packets.Code) {
-	cl := c.client.Load()
-	if cl == nil || !c.admitted.Load() {
+	if !c.admitted.Load() {
 		_ = c.raw.Close() // whoever serves it finds out
 		return
 	}
-	// Its error is that of a client that has gone already.
-	_ = c.broker.server.DisconnectClient(cl, code)
+	c.sendDisconnect(code)
+	_ = c.Close() // at most the second time
 }
 
 // acceptable reports whether the connection would still be let in, as far as certificates and logins are concerned.

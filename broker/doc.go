@@ -1,19 +1,27 @@
-// Package broker is the MQTT broker (3.1.1 and 5.0) of a node: the mochi server behind a listener of our own.
-//
-// Bare mochi must not meet the network. What stands between:
+// Package broker is the MQTT broker (3.1.1 and 5.0) of a node. The packets are decoded and encoded by mochi's codec; its
+// server is not used. What makes it fit to meet the network:
 //
 //   - Every connection is tracked, counted and served under a recover. It has a deadline until its CONNECT is complete, a
-//     deadline on every write, and it can always be closed: shutdown does not depend on what a client does.
-//   - The byte stream passes a strict check (package frame) before mochi's decoder sees it: only whole, well-formed
-//     packets of a bounded size get through.
+//     deadline on every packet and on every write, and it can always be closed: shutdown does not depend on what a client
+//     does.
+//   - The byte stream passes a strict check (package frame) before the decoder sees it: only whole, well-formed packets of a
+//     bounded size get through.
 //   - Writes never block: they are collected and sent by a goroutine of the connection, so that a client that does not read
 //     delays nobody else.
-//   - Sessions, subscriptions, retained messages, wills and every PUBLISH are ours; mochi decodes packets and keeps the
-//     connection. Its own would lose messages, their order and their identifiers.
 //   - Who a client is comes from its TLS certificate or, where a listener takes them, from a password or a token. Sessions
 //     are named "identity:clientid", so that no identity can reach the session of another.
 //   - Nothing is allowed unless a rule of the Policy allows it: publishing, subscribing, wills, and each single delivery.
 //   - What is acknowledged is on disk before (Config.Persistence), where a session or a retained message is to survive.
+//
+// # Goroutines
+//
+// A connection has one while it is idle, which reads. What a handshake and a CONNECT need of a stack ends with a goroutine of
+// their own (greet), so that the next one (serve) begins with a small stack. A third lives only while there is something to
+// write (flush).
+//
+// A packet is decoded where it was read. What may be kept of it, which is a message that is retained, or waits for an
+// acknowledgement, and every filter and topic, is copied before; a message at QoS 0 has gone to all its receivers before
+// the next packet is read.
 //
 // # WebSockets
 //

@@ -81,61 +81,54 @@ func addressOf(c net.Conn) netip.Addr {
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// greet does what comes before MQTT. Then its goroutine ends, and takes the stack along that a handshake needs and a
-// connection does not.
+// greet brings a connection to where serve goes on, or to its end. Then its goroutine ends, and takes the stack along that
+// a handshake and a CONNECT need and what comes later does not.
 func (b *Broker) greet(c *conn) {
-	greeted := false
-	defer func() {
-		if !greeted {
-			b.part(c)
-		}
-	}()
-	defer b.recovered(c)
+	if b.guarded(c, b.welcome) {
+		go b.serve(c)
+		return
+	}
+	b.depart(c)
+}
+
+// welcome reports whether a client is let in.
+func (b *Broker) welcome(c *conn) bool {
 	if err := c.raw.SetDeadline(time.Now().Add(b.limits.Load().ConnectTimeout)); err != nil {
-		return // closed already
+		return false // closed already
 	}
 	if err := c.handshake(); err != nil {
 		c.end(ReasonHandshake, err.Error())
-		return
+		return false
 	}
 	if ok := b.judge.Load(); ok != nil && c.listener != nil { // the handshake may have begun before a change
 		if reason := c.acceptable(*ok); reason != "" {
 			c.end(reason, "")
-			return
+			return false
 		}
 	}
-	greeted = true
-	go b.serve(c)
+	return b.connect(c)
 }
 
-// serve owns the connection until nothing of it is left.
-func (b *Broker) serve(c *conn) {
-	defer b.part(c)
-	defer b.recovered(c)
-	c.in = frame.NewReader(c.Conn, c.limits.frame())
-	defer b.release(c)
-	name := ""
-	if c.listener != nil {
-		name = c.listener.Name
-	}
-	// Its error says what the hook and the reader have noted already.
-	_ = b.server.EstablishConnection(name, c)
+// guarded keeps a panic from ending more than the connection.
+func (b *Broker) guarded(c *conn, do func(*conn) bool) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			ok = false
+			c.end(ReasonPanic, fmt.Sprint(p))
+			b.log.LogAttrs(context.Background(), slog.LevelError, "recovered from a panic",
+				slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	return do(c)
 }
 
-// part leaves nothing of the connection.
-func (b *Broker) part(c *conn) {
+// depart leaves nothing of the connection.
+func (b *Broker) depart(c *conn) {
 	_ = c.Close() // at most the second time
+	b.guarded(c, b.release)
+	close(c.gone)
 	<-c.out.finished
 	b.conns.remove(c)
-}
-
-// recovered keeps a panic from ending more than the connection.
-func (b *Broker) recovered(c *conn) {
-	if p := recover(); p != nil {
-		c.end(ReasonPanic, fmt.Sprint(p))
-		b.log.LogAttrs(context.Background(), slog.LevelError, "recovered from a panic",
-			slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-	}
 }
 
 // handshake finds out who the client is, and puts TLS and WebSocket between it and us. The connection made by Dial is

@@ -26,7 +26,7 @@ type hello struct {
 
 func (c *conn) noteHello(pk *packets.Packet) {
 	protocol := "3.1.1"
-	if c.in.Version() == version5 {
+	if pk.ProtocolVersion == version5 {
 		protocol = "5.0"
 	}
 	c.hello.Store(&hello{shortened(pk.Connect.ClientIdentifier), protocol})

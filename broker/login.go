@@ -41,11 +41,8 @@ func (l *Login) still() error {
 }
 
 // logIn finds out who a client is that no certificate names.
-func (h *hook) logIn(c *conn, pk packets.Packet) *refusal {
-	l, password := c.listener, c.password
-	c.password = nil
-	defer clear(password)
-	username := string(pk.Connect.Username)
+func (b *Broker) logIn(c *conn, pk *packets.Packet) *refusal {
+	l, username, password := c.listener, string(pk.Connect.Username), pk.Connect.Password
 	switch {
 	case username == "" && len(password) == 0 && l.AllowAnonymous:
 		c.peer.Store(&peer{})
@@ -55,20 +52,20 @@ func (h *hook) logIn(c *conn, pk packets.Packet) *refusal {
 	case l.Authenticate == nil:
 		return &refusal{ReasonLogin, packets.ErrBadUsernameOrPassword, "no certificate, and this listener takes no passwords"}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), h.broker.limits.Load().ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), b.limits.Load().ConnectTimeout)
 	defer cancel()
 	go func() { // whose connection has been ended need not wait for its turn
 		select {
 		case <-c.ended:
 			cancel()
-		case <-h.broker.stopping:
+		case <-b.stopping:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	login, err := l.Authenticate(ctx, Credentials{username, password, c.address})
 	if err == nil {
-		err = h.broker.checkLogin(&login)
+		err = b.checkLogin(&login)
 	}
 	if err != nil && ctx.Err() != nil {
 		return &refusal{ReasonTimeout, packets.ErrServerUnavailable, err.Error()}

@@ -104,6 +104,7 @@ const (
 	typePubcomp  = 0x70
 	typeSuback   = 0x90
 	typeUnsuback = 0xb0
+	typePingresp = 0xd0
 )
 
 // publishBytes is how long the PUBLISH of a delivery is.

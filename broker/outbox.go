@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +21,9 @@ const (
 	writeChunk = 32 << 10
 )
 
-// outbox collects what mochi writes. A goroutine that lives only while there is something to send sends it. So mochi,
-// which writes while it holds locks that publishers need, is never held up by a client, and many small packets leave in
-// one system call.
+// outbox collects what is written to a client. A goroutine that lives only while there is something to send sends it. So
+// nobody who writes, maybe with locks that others need, is ever held up by a client, and many small packets leave in one
+// system call.
 type outbox struct {
 	mu       sync.Mutex
 	changed  sync.Cond
@@ -227,7 +228,7 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 	*last = appendPublish(*last, version, d, now, use)
 	o.pile.size += size
 	if use.number > 0 && !use.known {
-		o.aliases[d.message.topic] = use.number
+		o.aliases[strings.Clone(d.message.topic)] = use.number // which may refer to the whole packet that it came in
 	}
 	o.messages++
 	j := &c.broker.journal
@@ -330,6 +331,3 @@ func (c *conn) releaseAnswers(ready *heldAnswer) {
 	}
 	o.changed.Broadcast()
 }
-
-// admit marks the session as established.
-func (c *conn) admit() { c.admitted.Store(true) }

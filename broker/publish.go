@@ -46,12 +46,11 @@ func (b *Broker) publish(m *message) (p publication, refused Reason) {
 }
 
 // readPublish handles a PUBLISH.
-func (h *hook) readPublish(c *conn, s *session, pk *packets.Packet) {
-	b := h.broker
+func (b *Broker) readPublish(c *conn, s *session, pk *packets.Packet) {
 	b.journal.published.Add(1)
 	b.journal.traffic.payloadIn.Add(uint64(len(pk.Payload)))
 	b.throttle(c, len(pk.TopicName)+len(pk.Payload))
-	h.waitForNode(c, pk.TopicName)
+	b.waitForNode(c, pk.TopicName)
 	b.watchPublish(c, pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain)
 	if s.alreadyReceived(pk) {
 		c.answer(ackPacket(s.version, typePubrec, pk.PacketID, 0, ""), b.keeper.latest(), nil)
@@ -71,11 +70,11 @@ func (h *hook) readPublish(c *conn, s *session, pk *packets.Packet) {
 	if reason != "" {
 		b.denied(reason, c, m.topic)
 	}
-	h.acknowledge(c, s, pk, p, reason)
+	b.acknowledge(c, s, pk, p, reason)
 }
 
 // acknowledge answers a PUBLISH, once what it needs is on disk.
-func (h *hook) acknowledge(c *conn, s *session, pk *packets.Packet, p publication, reason Reason) {
+func (b *Broker) acknowledge(c *conn, s *session, pk *packets.Packet, p publication, reason Reason) {
 	id, first := pk.PacketID, byte(typePuback)
 	switch pk.FixedHeader.Qos {
 	case 0:
@@ -91,30 +90,30 @@ func (h *hook) acknowledge(c *conn, s *session, pk *packets.Packet, p publicatio
 		return
 	}
 	if reason != "" {
-		c.answer(ackPacket(s.version, first, id, codeFor(reason), h.reasonText(c, string(reason))), 0, nil)
+		c.answer(ackPacket(s.version, first, id, codeFor(reason), c.reasonText(string(reason))), 0, nil)
 		return
 	}
 	if p.need == 0 {
 		c.answer(ackPacket(s.version, first, id, 0, ""), 0, nil)
 		return
 	}
-	h.acknowledgeStored(c, s, first, id, pk.TopicName, p)
+	b.acknowledgeStored(c, s, first, id, pk.TopicName, p)
 }
 
 // acknowledgeStored is apart from acknowledge so that only what goes to disk pays for the memory of it.
-func (h *hook) acknowledgeStored(c *conn, s *session, first byte, id uint16, topic string, p publication) {
+func (b *Broker) acknowledgeStored(c *conn, s *session, first byte, id uint16, topic string, p publication) {
 	c.answer(ackPacket(s.version, first, id, 0, ""), p.need, func() []byte {
 		p.withdraw()
 		s.forgetReceived(id)
-		return h.notStored(c, first, id, topic)
+		return b.notStored(c, first, id, topic)
 	})
 }
 
 // notStored is the answer to a message that could not be stored.
-func (h *hook) notStored(c *conn, first byte, id uint16, topic string) []byte {
-	h.broker.denied(ReasonStorage, c, topic)
-	if version := c.in.Version(); version == version5 {
-		return ackPacket(version, first, id, packets.ErrQuotaExceeded.Code, h.reasonText(c, string(ReasonStorage)))
+func (b *Broker) notStored(c *conn, first byte, id uint16, topic string) []byte {
+	b.denied(ReasonStorage, c, topic)
+	if c.version == version5 {
+		return ackPacket(c.version, first, id, packets.ErrQuotaExceeded.Code, c.reasonText(string(ReasonStorage)))
 	}
 	// MQTT 3.1.1 cannot say no. A client that loses its connection sends again what was not acknowledged.
 	c.kick(ReasonStorage, packets.ErrQuotaExceeded)
@@ -130,8 +129,8 @@ func codeFor(r Reason) byte {
 }
 
 // reasonText is left out where the client asked for that (section 3.1.2.11.7).
-func (h *hook) reasonText(c *conn, text string) string {
-	if p := &c.client.Load().Properties.Props; p.RequestProblemInfoFlag && p.RequestProblemInfo == 0 {
+func (c *conn) reasonText(text string) string {
+	if c.terse {
 		return ""
 	}
 	return text
@@ -192,7 +191,7 @@ func (s *session) tooManyReceived(pk *packets.Packet, maximum int) bool {
 }
 
 // readAck handles what clients say about packets we have sent, and PUBREL.
-func (h *hook) readAck(c *conn, s *session, pk *packets.Packet) {
+func (b *Broker) readAck(c *conn, s *session, pk *packets.Packet) {
 	switch id := pk.PacketID; pk.FixedHeader.Type {
 	case packets.Puback:
 		s.acknowledge(id, 1)
@@ -231,8 +230,8 @@ const (
 // waitForNode holds a client up that publishes what the node reads while the node has enough to do. Every connection
 // waits for itself, so a flood is slowed down at its source, and the single messages of others are neither dropped for
 // want of room nor queued behind all of it.
-func (h *hook) waitForNode(c *conn, topic string) {
-	list := h.broker.sessions.node.Load()
+func (b *Broker) waitForNode(c *conn, topic string) {
+	list := b.sessions.node.Load()
 	if c.listener == nil || list == nil {
 		return
 	}

@@ -212,7 +212,7 @@ func TestTakeOverWaitsForTheOldConnection(t *testing.T) {
 	}()
 	select {
 	case <-answered:
-		t.Error("the second connection was answered before mochi was done with the first")
+		t.Error("the second connection was answered before the first had let go of the session")
 	case <-time.After(100 * time.Millisecond): // nothing is to happen
 	}
 	close(h.leave)

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -19,7 +18,7 @@ type sessions struct {
 }
 
 // acquire makes c the owner of the session with that name, a new one if there is none or clean is set; present tells
-// which. The connection that owned it is closed, and acquire waits until mochi is done with it, which takes no longer
+// which. The connection that owned it is closed, and acquire waits until that has let go of it, which takes no longer
 // than closing it does.
 func (b *Broker) acquire(c *conn, id string, clean bool) (s *session, present bool) {
 	t := &b.sessions
@@ -97,22 +96,20 @@ func (t *sessions) listNode() {
 	t.node.Store(&list)
 }
 
-// release is called when mochi is done with the connection.
-func (b *Broker) release(c *conn) {
-	defer close(c.gone)
+// release lets go of the session, if the connection had come to have one.
+func (b *Broker) release(c *conn) bool {
 	s := c.session.Load()
 	if s == nil {
-		return
+		return false
 	}
-	cl := c.client.Load()
-	keep := b.keepFor(cl)
+	keep := b.keepFor(c)
 	s.detach(keep)
-	b.disconnected(c, cl.ID)
-	b.server.Clients.Delete(cl.ID)
+	b.disconnected(c, s.id)
 	due := b.leave(c, s, keep)
 	for _, w := range due {
 		b.publishWill(w.of, w.will)
 	}
+	return true
 }
 
 // dueWill is a will to be published once no lock is held.
@@ -184,14 +181,14 @@ func (b *Broker) publishWill(s *session, w *will) {
 }
 
 // keepFor is how long the session of a client that has gone is kept.
-func (b *Broker) keepFor(cl *mqtt.Client) time.Duration {
+func (b *Broker) keepFor(c *conn) time.Duration {
 	switch {
-	case cl.Properties.ProtocolVersion < version5 && cl.Properties.Clean:
+	case c.version < version5 && c.clean:
 		return 0
-	case cl.Properties.ProtocolVersion < version5:
+	case c.version < version5:
 		return b.limits.Load().MaxSessionExpiry
 	}
-	return min(time.Duration(cl.Properties.Props.SessionExpiryInterval)*time.Second, b.limits.Load().MaxSessionExpiry)
+	return min(time.Duration(c.expiry)*time.Second, b.limits.Load().MaxSessionExpiry)
 }
 
 // limitStored returns the session that must go if one more of the identity becomes absent.

@@ -7,13 +7,13 @@ import (
 )
 
 // readSubscribe handles a SUBSCRIBE. Every filter is judged for itself.
-func (h *hook) readSubscribe(c *conn, s *session, pk *packets.Packet) {
+func (b *Broker) readSubscribe(c *conn, s *session, pk *packets.Packet) {
 	var need mark
 	var fresh []*freshSubscription
 	codes := make([]byte, 0, len(pk.Filters))
 	for i := range pk.Filters {
 		asked := &pk.Filters[i]
-		code := h.judgeFilter(c, s, asked)
+		code := b.judgeFilter(c, s, asked)
 		if code < packets.ErrUnspecifiedError.Code {
 			sub := &subscription{
 				filter: asked.Filter, qos: code, noLocal: asked.NoLocal, retainAsPublished: asked.RetainAsPublished,
@@ -27,25 +27,25 @@ func (h *hook) readSubscribe(c *conn, s *session, pk *packets.Packet) {
 		}
 		codes = append(codes, code)
 	}
-	h.broker.endSubscriptions(s) // the policy may have changed since it was asked
+	b.endSubscriptions(s) // the policy may have changed since it was asked
 	c.answer(codesPacket(s.version, typeSuback, pk.PacketID, codes), need, nil)
 	for _, f := range fresh {
-		h.sendRetained(c, s, f)
+		b.sendRetained(c, s, f)
 	}
 }
 
 // judgeFilter returns the code for one filter: the QoS that is granted, or a failure.
-func (h *hook) judgeFilter(c *conn, s *session, asked *packets.Subscription) byte {
+func (b *Broker) judgeFilter(c *conn, s *session, asked *packets.Subscription) byte {
 	d := s.grants().subscription(asked.Filter)
 	switch {
 	case d.Reason != "":
-		h.broker.denied(ReasonSubscribe, c, asked.Filter)
+		b.denied(ReasonSubscribe, c, asked.Filter)
 		return packets.ErrNotAuthorized.Code
 	case s.isFull(asked.Filter):
-		h.broker.denied(ReasonTooManySubscriptions, c, asked.Filter)
+		b.denied(ReasonTooManySubscriptions, c, asked.Filter)
 		return packets.ErrQuotaExceeded.Code
 	case !s.claimFilter(asked.Filter):
-		h.broker.denied(ReasonStoredFull, c, asked.Filter)
+		b.denied(ReasonStoredFull, c, asked.Filter)
 		return packets.ErrQuotaExceeded.Code
 	}
 	return min(asked.Qos, d.MaxQoS)
@@ -106,7 +106,7 @@ const (
 )
 
 // sendRetained sends the retained messages for a subscription.
-func (h *hook) sendRetained(c *conn, s *session, f *freshSubscription) {
+func (b *Broker) sendRetained(c *conn, s *session, f *freshSubscription) {
 	group, filter := splitShared(f.filter)
 	if group != "" || f.retainHandling == retainNever || f.retainHandling == retainIfNew && f.existed {
 		return
@@ -115,7 +115,7 @@ func (h *hook) sendRetained(c *conn, s *session, f *freshSubscription) {
 	if f.identifier > 0 {
 		t.identifiers = []int{f.identifier}
 	}
-	for _, m := range h.broker.retained.search(filter, time.Now().Unix()) {
+	for _, m := range b.retained.search(filter, time.Now().Unix()) {
 		if f.noLocal && m.origin == s.id {
 			continue
 		}
@@ -125,7 +125,7 @@ func (h *hook) sendRetained(c *conn, s *session, f *freshSubscription) {
 }
 
 // readUnsubscribe handles an UNSUBSCRIBE.
-func (h *hook) readUnsubscribe(c *conn, s *session, pk *packets.Packet) {
+func (b *Broker) readUnsubscribe(c *conn, s *session, pk *packets.Packet) {
 	var need mark
 	codes := make([]byte, 0, len(pk.Filters))
 	for i := range pk.Filters {

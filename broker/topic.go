@@ -82,8 +82,8 @@ func unshared(written string) string {
 	return filter
 }
 
-// publishable reports whether clients may publish to the topic at all: mochi answers publishes to these not even with an
-// acknowledgement.
+// publishable reports whether clients may publish to the topic at all: what begins with $SYS is the broker's, and $share is
+// no topic.
 func publishable(topic string) bool {
 	if topic == "" || topic[0] != '$' {
 		return true

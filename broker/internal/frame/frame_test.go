@@ -3,6 +3,7 @@ package frame_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -245,6 +246,22 @@ func code(err error) byte {
 	return 0
 }
 
+// readAll puts the packets of a Reader together again. Like io.ReadAll it takes the end for no error.
+func readAll(r *frame.Reader) (all []byte, err error) {
+	for {
+		p, err := r.Next()
+		switch {
+		case err == io.EOF: //nolint:errorlint // io.Reader's promise
+			return all, nil
+		case err != nil:
+			return all, err
+		case !bytes.HasSuffix(p.Whole, p.Body):
+			return all, fmt.Errorf("the body % x is not that of % x", p.Body, p.Whole)
+		}
+		all = append(all, p.Whole...)
+	}
+}
+
 func TestVectors(t *testing.T) {
 	for _, v := range vectors() {
 		t.Run(v.name, func(t *testing.T) {
@@ -252,7 +269,7 @@ func TestVectors(t *testing.T) {
 			for name, src := range map[string]io.Reader{
 				"whole": bytes.NewReader(in), "bytewise": iotest.OneByteReader(bytes.NewReader(in)),
 			} {
-				out, err := io.ReadAll(frame.NewReader(src, limits()))
+				out, err := readAll(frame.NewReader(src, limits()))
 				if got := code(err); got != v.code || got == 0 && err != nil {
 					t.Errorf("%s: %v, want code %#x", name, err, v.code)
 				}
@@ -279,7 +296,7 @@ func TestTruncated(t *testing.T) {
 			whole = 0
 		}
 		for n := whole + 1; n < len(in); n++ {
-			out, err := io.ReadAll(frame.NewReader(bytes.NewReader(in[:n]), limits()))
+			out, err := readAll(frame.NewReader(bytes.NewReader(in[:n]), limits()))
 			if len(out) != whole || !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%s cut at %d: %d bytes passed, %v", v.name, n, len(out), err)
 			}
@@ -290,11 +307,11 @@ func TestTruncated(t *testing.T) {
 func TestGoodPacketsBeforeABadOne(t *testing.T) {
 	in := slices.Concat(hello3, ping, ping, []byte{0xc1, 0}, ping)
 	r := frame.NewReader(bytes.NewReader(in), limits())
-	out, err := io.ReadAll(r)
+	out, err := readAll(r)
 	if want := len(hello3) + 4; len(out) != want || code(err) != 0x81 {
 		t.Errorf("%d bytes and %v, want %d and 0x81", len(out), err, want)
 	}
-	if _, again := r.Read(make([]byte, 10)); again != err { //nolint:errorlint // the very same error is meant
+	if _, again := r.Next(); again != err { //nolint:errorlint // the very same error is meant
 		t.Errorf("second error %v, want %v", again, err)
 	}
 }
@@ -303,7 +320,7 @@ func TestFirstByteIsEnough(t *testing.T) {
 	r, w := io.Pipe()
 	t.Cleanup(func() { _ = w.Close() })
 	go func() { _, _ = w.Write([]byte{0x31}) }() // a PUBLISH, and then silence
-	if _, err := frame.NewReader(r, limits()).Read(make([]byte, 10)); code(err) != frame.CodeProtocolError {
+	if _, err := frame.NewReader(r, limits()).Next(); code(err) != frame.CodeProtocolError {
 		t.Errorf("%v, want a protocol error", err)
 	}
 }
@@ -313,7 +330,7 @@ func TestReaderTells(t *testing.T) {
 	if v := r.Version(); v != 0 {
 		t.Errorf("version %d before CONNECT", v)
 	}
-	if _, err := io.ReadAll(r); err != nil {
+	if _, err := readAll(r); err != nil {
 		t.Fatal(err)
 	}
 	if v, reason := r.Version(), r.DisconnectReason(); v != frame.Version5 || reason != 4 {
@@ -330,7 +347,7 @@ func TestMemoryFollowsBytesThatArrived(t *testing.T) {
 		b.Helper()
 		b.ReportAllocs()
 		for b.Loop() {
-			_, _ = io.ReadAll(frame.NewReader(bytes.NewReader(head), l))
+			_, _ = readAll(frame.NewReader(bytes.NewReader(head), l))
 		}
 	}).AllocedBytesPerOp()
 	if allocated > 16<<10 {
@@ -346,7 +363,7 @@ func TestLargePacketsOneAfterAnother(t *testing.T) {
 		in = append(in, packet(0x30, str("a"), make([]byte, n*6000))...)
 	}
 	for _, src := range []io.Reader{bytes.NewReader(in), iotest.HalfReader(bytes.NewReader(in))} {
-		out, err := io.ReadAll(frame.NewReader(src, l))
+		out, err := readAll(frame.NewReader(src, l))
 		if err != nil || !bytes.Equal(out, in) {
 			t.Errorf("%d of %d bytes passed, %v", len(out), len(in), err)
 		}
@@ -354,7 +371,7 @@ func TestLargePacketsOneAfterAnother(t *testing.T) {
 }
 
 func TestErrorHasNoPayload(t *testing.T) {
-	_, err := io.ReadAll(frame.NewReader(bytes.NewReader(slices.Concat(hello3, packet(0x30, str("secret/#"), []byte("secret")))), limits()))
+	_, err := readAll(frame.NewReader(bytes.NewReader(slices.Concat(hello3, packet(0x30, str("secret/#"), []byte("secret")))), limits()))
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}
@@ -374,14 +391,13 @@ func BenchmarkReader(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			src := &endless{hello: bench.hello, packet: bytes.Repeat(bench.packet, 16)}
 			r := frame.NewReader(src, limits())
-			p := make([]byte, len(bench.packet))
-			if _, err := io.ReadFull(r, make([]byte, len(bench.hello))); err != nil {
+			if _, err := r.Next(); err != nil {
 				b.Fatal(err)
 			}
-			b.SetBytes(int64(len(p)))
+			b.SetBytes(int64(len(bench.packet)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := io.ReadFull(r, p); err != nil {
+				if _, err := r.Next(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -9,14 +9,22 @@ const initialBytes = 512
 // keptBytes is how far a buffer may have grown and still be kept between packets.
 const keptBytes = 16 << 10
 
-// Reader passes on the whole, well-formed packets of a byte stream. It is not safe for concurrent use.
+// Packet is one whole, well-formed packet.
+type Packet struct {
+	Whole []byte // with its fixed header
+	Body  []byte // without
+}
+
+// First is the byte with the packet's type and flags.
+func (p Packet) First() byte { return p.Whole[0] }
+
+// Reader takes the whole, well-formed packets out of a byte stream. It is not safe for concurrent use.
 type Reader struct {
 	src     io.Reader
 	checker checker
 	buf     []byte
-	start   int // buf[start:checked] may be handed out
-	checked int
-	end     int // buf[checked:end] has not been checked yet
+	start   int // buf[start:end] was read and is not yet part of a packet that was returned
+	end     int
 	err     error
 	busy    bool // the last read filled the buffer: there may be more
 }
@@ -32,46 +40,42 @@ func (r *Reader) Version() byte { return r.checker.version }
 // DisconnectReason is the reason code of the client's DISCONNECT.
 func (r *Reader) DisconnectReason() byte { return r.checker.reason }
 
-// Read hands out bytes of packets that were found good, whole packets before anything of the next one. The first bad
-// packet yields an *Error, after all that was good before it; from then on every Read does.
-func (r *Reader) Read(p []byte) (int, error) {
-	for r.start == r.checked {
-		if r.err != nil {
-			return 0, r.err
+// Next returns the next packet, whose bytes are valid until Next is called again. It reads from the source only when
+// there is no whole packet left of what it has read before. The first bad packet yields an *Error; from then on every
+// Next does.
+func (r *Reader) Next() (Packet, error) {
+	for r.err == nil {
+		if p, ok := r.take(); ok {
+			return p, nil
 		}
-		if r.check(); r.start == r.checked && r.err == nil {
+		if r.err == nil {
 			r.fill()
 		}
 	}
-	n := copy(p, r.buf[r.start:r.checked])
-	r.start += n
-	return n, nil
+	return Packet{}, r.err
 }
 
-// check moves checked over the packets that are complete and good.
-func (r *Reader) check() {
-	for {
-		rest := r.buf[r.checked:r.end]
-		size, body, err := header(rest)
-		switch {
-		case err != nil:
-			r.err = err
-			return
-		case size > r.checker.limits.PacketBytes:
-			r.err = &Error{CodeTooLarge, "packet too large"}
-			return
-		case size == 0 || size > len(rest):
-			// A first byte that is wrong is wrong whatever follows.
-			if len(rest) > 0 {
-				r.err = r.checker.early(rest[0])
-			}
-			return
+// take takes a packet out of the buffer, if a whole one is there and it is good.
+func (r *Reader) take() (p Packet, ok bool) {
+	rest := r.buf[r.start:r.end]
+	size, body, err := header(rest)
+	switch {
+	case err != nil:
+		r.err = err
+	case size > r.checker.limits.PacketBytes:
+		r.err = &Error{CodeTooLarge, "packet too large"}
+	case size == 0 || size > len(rest):
+		// A first byte that is wrong is wrong whatever follows.
+		if len(rest) > 0 {
+			r.err = r.checker.early(rest[0])
 		}
-		if r.err = r.checker.packet(rest[0], rest[body:size]); r.err != nil {
-			return
-		}
-		r.checked += size
+	default:
+		p = Packet{rest[:size:size], rest[body:size:size]}
+		r.err = r.checker.packet(rest[0], p.Body)
+		r.start += size
+		return p, r.err == nil
 	}
+	return Packet{}, false
 }
 
 // early judges what the first byte alone tells, so that nothing is collected for a packet that cannot be good.
@@ -82,7 +86,7 @@ func (k *checker) early(first byte) error {
 	return checkFlags(first>>4, first&0x0f)
 }
 
-// fill reads once. Everything checked has been handed out.
+// fill reads once. All whole packets have been returned.
 func (r *Reader) fill() {
 	r.makeRoom()
 	n, err := r.src.Read(r.buf[r.end:])
@@ -90,7 +94,7 @@ func (r *Reader) fill() {
 	r.busy = r.end == len(r.buf)
 	if err != nil && n == 0 {
 		r.err = err
-		if err == io.EOF && r.end > r.checked {
+		if err == io.EOF && r.end > 0 {
 			r.err = io.ErrUnexpectedEOF
 		}
 	}
@@ -108,5 +112,5 @@ func (r *Reader) makeRoom() {
 	case r.start > 0:
 		copy(r.buf, r.buf[r.start:r.end])
 	}
-	r.start, r.checked, r.end = 0, 0, pending
+	r.start, r.end = 0, pending
 }
