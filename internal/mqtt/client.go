@@ -41,6 +41,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, subs: append([]Subscription(nil), cfg.Subscriptions...), done: make(chan struct{})}
 	c.outbox.limit = cfg.MaxQueue
+	c.outbox.ready = make(chan struct{}, 1)
 	return c, nil
 }
 
@@ -118,7 +119,10 @@ func (c *Client) serve(ctx context.Context, l *link) error {
 	if c.cfg.OnUp != nil {
 		c.cfg.OnUp()
 	}
-	l.feed(&c.outbox)
+	// Sending is not waited for: paho may hold on to a publication for seconds after the connection is gone.
+	go c.outbox.send(l)
+	var confirming sync.WaitGroup
+	confirming.Go(func() { c.outbox.confirm(l) })
 	select {
 	case <-ctx.Done():
 		l.close()
@@ -127,6 +131,7 @@ func (c *Client) serve(ctx context.Context, l *link) error {
 	c.mu.Lock()
 	c.link = nil
 	c.mu.Unlock()
+	confirming.Wait()
 	c.outbox.rewind()
 	return l.err
 }

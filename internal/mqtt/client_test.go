@@ -59,6 +59,9 @@ func TestConnectReportsDialError(t *testing.T) {
 	if !errors.Is(err, cause) || mqtt.Permanent(err) {
 		t.Errorf("got %v, want %v", err, cause)
 	}
+	if strings.Contains(err.Error(), "network Error") {
+		t.Errorf("the error speaks paho: %v", err)
+	}
 }
 
 func TestConnectEndsWithItsContext(t *testing.T) {
@@ -138,7 +141,8 @@ func TestEveryConnectionIsSubscribed(t *testing.T) {
 	}
 }
 
-// What is not confirmed when the connection breaks is sent again, in order, and reported only then.
+// What is not confirmed when the connection breaks is sent again, in order, and reported only then. Paho alone would
+// report it done as soon as it is connected again.
 func TestUnconfirmedIsSentAgainAndNotReportedEarly(t *testing.T) {
 	b := newFakeBroker(t)
 	c, s := b.connect(mqtt.Config{})

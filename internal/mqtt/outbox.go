@@ -4,30 +4,28 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
 )
 
 // window is how many messages may be on their way without confirmation.
 const window = 256
 
-// outgoing is a message with the one to tell of its fate. What is not constant is guarded by outbox.mu.
+// outgoing is a message with the one to tell of its fate.
 type outgoing struct {
 	Message
 	done      func(error)
-	withdrawn bool
-	id        uint16 // on the present connection
-	confirmed bool
+	withdrawn bool // guarded by outbox.mu
 }
 
-// outbox keeps what is to be sent, in order, until it is confirmed. A link's mu may be held where its mu is taken, not
-// the other way round.
+// outbox keeps what is to be sent, in order, until it is confirmed.
 type outbox struct {
 	limit int
+	ready chan struct{} // holds a token when there may be something in unsent
 
 	mu      sync.Mutex
-	link    *link // the present connection, if there is one
 	unsent  []*outgoing
-	unacked []*outgoing // sent over it
-	once    int         // of these at QoS 0, and not known to be written
+	unacked []*outgoing // sent over the present connection
 	closed  error
 }
 
@@ -44,9 +42,7 @@ func (b *outbox) put(o *outgoing) error {
 		return ErrQueueFull
 	}
 	b.unsent = append(b.unsent, o)
-	if b.link != nil {
-		b.link.stir()
-	}
+	b.signal()
 	return nil
 }
 
@@ -67,112 +63,107 @@ func (b *outbox) wait(ctx context.Context, m Message) error {
 	}
 }
 
-// attach has everything sent over l, until rewind.
-func (b *outbox) attach(l *link) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.link = l
-	l.stir()
+// signal says that there is work; a token that is already there says so too.
+func (b *outbox) signal() {
+	select {
+	case b.ready <- struct{}{}:
+	default:
+	}
 }
 
-// next appends the messages that are to be sent over l now. l.mu is held.
-func (b *outbox) next(l *link, packets []byte) []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.link == l && len(b.unsent) > 0 && len(b.unacked) < window && len(packets) < maxBatch {
-		o := b.unsent[0]
-		b.unsent[0] = nil
-		b.unsent = b.unsent[1:]
-		if o.withdrawn {
-			continue
+// next gives the message to send now, or nil when l is lost.
+func (b *outbox) next(l *link) *outgoing {
+	for {
+		if o := b.take(l); o != nil {
+			return o
 		}
-		if o.id = 0; o.QoS > 0 {
-			o.id = l.newID(nil)
-		} else {
-			b.once++
-		}
-		b.unacked = append(b.unacked, o)
-		packets = appendPublish(packets, &o.Message, o.id)
-	}
-	return packets
-}
-
-// written notes that all was written that was taken: that is all there is to know of a message at QoS 0.
-func (b *outbox) written(l *link) {
-	b.mu.Lock()
-	if b.link != l || b.once == 0 {
-		b.mu.Unlock()
-		return
-	}
-	b.once = 0
-	for _, o := range b.unacked {
-		o.confirmed = o.confirmed || o.QoS == 0
-	}
-	b.mu.Unlock()
-	b.tell(l)
-}
-
-// confirm notes what ends the delivery of a message: PUBACK at QoS 1, PUBCOMP at QoS 2. Anything else is left alone.
-func (b *outbox) confirm(l *link, kind byte, id uint16) {
-	qos := byte(1)
-	if kind == typePubcomp {
-		qos = 2
-	}
-	b.mu.Lock()
-	if b.link == l {
-		for _, o := range b.unacked { // brokers confirm in order: it is the first
-			if o.id == id && o.QoS == qos {
-				o.confirmed = true
-				break
-			}
+		select {
+		case <-b.ready:
+		case <-l.down:
+			b.signal() // for the next connection: the token may have been taken here
+			return nil
 		}
 	}
-	b.mu.Unlock()
-	b.tell(l)
 }
 
-// tell takes out what is confirmed, in the order in which it was sent, and tells.
-func (b *outbox) tell(l *link) {
-	for o := b.take(l); o != nil; o = b.take(l) {
-		if o.id != 0 {
-			l.freeID(o.id)
-		}
-		o.done(nil)
-	}
-}
-
-// take gives the oldest message if it is confirmed.
+// take moves the first unsent message to the unacknowledged ones. It takes nothing for a lost connection, so that a
+// sender that outlives its connection cannot disturb the next.
 func (b *outbox) take(l *link) *outgoing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.link != l || len(b.unacked) == 0 || !b.unacked[0].confirmed {
+	select {
+	case <-l.down:
 		return nil
+	default:
 	}
-	o := b.unacked[0]
+	for len(b.unsent) > 0 {
+		o := b.unsent[0]
+		b.unsent[0] = nil
+		b.unsent = b.unsent[1:]
+		if !o.withdrawn {
+			b.unacked = append(b.unacked, o)
+			return o
+		}
+	}
+	return nil
+}
+
+func (b *outbox) send(l *link) {
+	for {
+		o := b.next(l)
+		if o == nil {
+			return
+		}
+		token := l.paho.Publish(o.Topic, o.QoS, o.Retained, o.Payload)
+		select {
+		case l.sent <- flight{o, token}:
+		case <-l.down:
+			return
+		}
+	}
+}
+
+// confirm waits for the messages in the order they were sent, which is the order brokers confirm them in. One that
+// fails takes the connection with it: over the next, all that are not confirmed are sent again in their order.
+func (b *outbox) confirm(l *link) {
+	for {
+		var f flight
+		select {
+		case f = <-l.sent:
+		case <-l.down:
+			return
+		}
+		select {
+		case <-f.token.Done():
+		case <-l.down:
+			return
+		}
+		if err := f.token.Error(); err != nil {
+			l.lose(fmt.Errorf("sending: %w", err))
+			return
+		}
+		b.finish(f.outgoing)
+	}
+}
+
+// finish takes the oldest unconfirmed message, which is o, out and tells.
+func (b *outbox) finish(o *outgoing) {
+	b.mu.Lock()
 	b.unacked[0] = nil
 	b.unacked = b.unacked[1:]
-	if len(b.unacked) == window-1 && len(b.unsent) > 0 {
-		l.stir()
-	}
-	return o
+	b.mu.Unlock()
+	o.done(nil)
 }
 
 // rewind makes what the lost connection has not confirmed the first to be sent by the next.
 func (b *outbox) rewind() {
 	b.mu.Lock()
-	var confirmed, rest []*outgoing
-	for _, o := range b.unacked {
-		if o.confirmed {
-			confirmed = append(confirmed, o)
-		} else {
-			rest = append(rest, o)
-		}
+	defer b.mu.Unlock()
+	if len(b.unacked) > 0 {
+		b.unsent = append(b.unacked, b.unsent...)
+		b.unacked = nil
 	}
-	b.link, b.unsent, b.unacked, b.once = nil, append(rest, b.unsent...), nil, 0
-	b.mu.Unlock()
-	for _, o := range confirmed {
-		o.done(nil)
-	}
+	b.signal()
 }
 
 // fail ends the outbox: everything in it fails with err, and so does whatever comes.
@@ -184,4 +175,10 @@ func (b *outbox) fail(err error) {
 	for _, o := range left {
 		o.done(err)
 	}
+}
+
+// flight is a message on its way.
+type flight struct {
+	*outgoing
+	token paho.Token
 }
