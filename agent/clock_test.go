@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/agent/actuator"
 	"pinseal/signing"
 	"pinseal/signing/boxtec"
 )
@@ -61,6 +62,30 @@ func TestClock(t *testing.T) {
 		n.clock.shift.Store(0)
 		n.fence()
 	})
+}
+
+// Without a clock nobody knows how old the command is that keeps a dead man's switch on. Off is always possible.
+func TestClockAndHold(t *testing.T) {
+	n := startNode(t, setup{change: func(cfg *agent.Config) {
+		cfg.Outputs[0].Actuator = act(t, "led", newLine(), actuator.Rules{Hold: time.Hour})
+	}})
+	for _, test := range []struct {
+		untrusted bool
+		word      string
+		want      signing.Reason
+		detail    string
+	}{
+		{true, `"on"`, signing.ReasonNotPermitted, "by hold: only a signed command whose age is known may switch it on"},
+		{false, `"on"`, signing.ReasonApplied, "off after 3600 s without another command, by hold"},
+		{true, `"on"`, signing.ReasonNotPermitted, "by hold: only a signed command whose age is known may switch it on"},
+		{true, `"off"`, signing.ReasonApplied, ""},
+	} {
+		n.clock.untrusted.Store(test.untrusted)
+		n.publish(ledTopic, n.sealed(t, "operator", ledTopic, test.word, nonce(n.challenge())))
+		if v := n.verdict("operator"); v.Reason != test.want || v.Detail != test.detail {
+			t.Errorf("%+v: got %s: %s", test, v.Reason, v.Detail)
+		}
+	}
 }
 
 func TestClockAndTelemetry(t *testing.T) {

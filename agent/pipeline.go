@@ -32,6 +32,7 @@ type job struct {
 	message  *signing.Message
 	old      *boxtec.Message
 	value    []byte // what the message says, once it was opened
+	timed    bool   // a trusted clock says that it is fresh
 	err      error
 }
 

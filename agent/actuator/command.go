@@ -65,7 +65,8 @@ type Command struct {
 
 	// MaxOn is for how long who commands may have the output on; 0 is no limit but the output's.
 	MaxOn time.Duration
-	// Signed says that the command is known to be fresh: only such ones satisfy Hold.
+	// Signed says that the command is signed and, by a trusted clock, fresh: only such ones satisfy Hold. Without a clock
+	// whoever carries the commands could keep some, and hand them over one by one.
 	Signed bool
 }
 

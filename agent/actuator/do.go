@@ -94,7 +94,7 @@ func (m *Machine) beneath(now time.Duration) *program {
 // admit asks the rules whether a program that switches on may begin.
 func (m *Machine) admit(now time.Duration, c Command, p *program) error {
 	if m.rules.Hold > 0 && !c.Signed {
-		return refused(RuleHold, "only a signed command may switch it on")
+		return refused(RuleHold, "only a signed command whose age is known may switch it on")
 	}
 	if err := m.admitPhases(c, p); err != nil {
 		return err

@@ -204,7 +204,7 @@ func TestRules(t *testing.T) {
 			[]act{
 				{0, on, "off after 1 s without another command, by hold"},
 				{900, on, "off after 1 s without another command, by hold"},
-				{1500, "unsigned " + on, "by hold: only a signed command may switch it on"},
+				{1500, "unsigned " + on, "by hold: only a signed command whose age is known may switch it on"},
 				{1600, `{"state":"ON","pulse":0.3}`, ""},
 			},
 			5000, "0:1 1900:0",
