@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -12,14 +13,14 @@ import (
 	"pinseal/signing"
 )
 
-// explainCommand decides as the agent would about a command to an output, but for what its rules say at that moment. The
-// text is one line for each action that the command needs, and then the output's rules.
+// explainCommand decides as the agent would about a command to an output that has been off for long. The text is one line
+// for each action that the command needs, and then the output's rules and the inputs that act on it.
 func (c *policyExplainCmd) explainCommand(cfg *config, signersDir string) (text string, allowed bool, err error) {
 	o, ok := cfg.output(c.Topic)
 	if !ok {
 		return "", false, usageError(withHint(fmt.Errorf("no output is named %q", c.Topic), "the [[output]] blocks of %s name them", cfg.source.path))
 	}
-	needs, err := neededActions(c.What)
+	command, needs, err := readWhat(c.What)
 	if err != nil {
 		return "", false, err
 	}
@@ -39,10 +40,31 @@ func (c *policyExplainCmd) explainCommand(cfg *config, signersDir string) (text 
 	if slices.Contains(needs, actuator.Brightness) && o.PWM == "" {
 		lines, allowed = append(lines, fmt.Sprintf("no: %s has no pwm, so that it cannot be dimmed", o.Name)), false
 	}
+	command.Signed = c.As != ""
+	if err := o.rulesRefuse(command); err != nil {
+		lines, allowed = append(lines, fmt.Sprintf("no: %v", err)), false
+	}
 	if rules := o.ruleWords(); len(rules) > 0 {
 		lines = append(lines, "whatever is commanded: "+strings.Join(rules, ", "))
 	}
+	for _, in := range cfg.Inputs {
+		if in.Output == o.Name {
+			lines = append(lines, fmt.Sprintf("whoever commands, and without any broker: input %q, %s", in.Name, in.Action))
+		}
+	}
 	return strings.Join(lines, "\n"), allowed, nil
+}
+
+// rulesRefuse asks the output's rules about a command at a time when nothing but the command itself speaks against it.
+func (o outputConfig) rulesRefuse(c actuator.Command) error {
+	if c.Action == actuator.Toggle { // may be off
+		return nil
+	}
+	m := actuator.NewMachine(string(o.Name), o.rules(nil), 0, false)
+	m.Online(0, true)
+	const longAfter = math.MaxInt64 / 2
+	_, err := m.Do(longAfter, c)
+	return err
 }
 
 // knowsSigner says whether a command of c.As can be verified at all. Who gives no name does not sign.
@@ -57,16 +79,24 @@ func (c *policyExplainCmd) knowsSigner(signersDir string) (bool, error) {
 	return knows(keyring, c.As), nil
 }
 
-// neededActions are those of a command, or the one action that is named.
-func neededActions(text string) ([]actuator.Action, error) {
+// readWhat reads a command, or an action's name, and says which actions it needs.
+func readWhat(text string) (c actuator.Command, needs []actuator.Action, err error) {
 	if a := actuator.Action(strings.ToLower(text)); slices.Contains(actuator.Actions(), a) {
-		return []actuator.Action{a}, nil
+		switch a {
+		case actuator.Effect:
+			c.Pattern = actuator.Patterns()[0]
+		case actuator.Brightness:
+			return actuator.Command{Action: actuator.On, Dims: true}, []actuator.Action{a}, nil
+		default:
+		}
+		c.Action = a
+		return c, c.Needs(), nil
 	}
-	command, err := actuator.Parse(messageJSON([]byte(text)))
+	c, err = actuator.Parse(messageJSON([]byte(text)))
 	if err != nil {
-		return nil, usageError(withHint(fmt.Errorf("%q is neither an action nor a command", text), "the actions are %s", strings.Join(strs(actuator.Actions()), ", ")))
+		return c, nil, usageError(withHint(fmt.Errorf("%q is neither an action nor a command", text), "the actions are %s", strings.Join(strs(actuator.Actions()), ", ")))
 	}
-	return command.Needs(), nil
+	return c, c.Needs(), nil
 }
 
 // explainAction says which block lets a signer do something with an output, the most lenient where several do.
