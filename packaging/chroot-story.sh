@@ -57,6 +57,18 @@ printf '21.5\n' | pinseal pub --bundle /root/sensor-1 -l -t telemetry/sensor-1/l
 pinseal sub -C 1 -W 10 -v 'pinseal/raspiflow/availability' >/out
 has /out online
 
+step 'what root renews with no more than its unit may do is in force, and the service can read it'
+# shellcheck disable=SC2016 # for the inner shell
+unshare --mount sh -c 'mount --bind /etc /etc && mount -o remount,bind,ro /etc && exec "$@"' sh \
+	setpriv --bounding-set=-all,+chown,+dac_override,+fowner pinseal ca renew >/out 2>&1 || { cat /out; fail 'ca renew'; }
+has /out "^the broker's certificate is good until"
+has /out '^the running node knows$'
+[ "$(stat -c %U:%G:%a /var/lib/pinseal/keys/broker.key)" = pinseal:gpio:600 ] || fail 'the key is not the service'"'"'s'
+pinseal ca renew --due >/out 2>&1
+[ ! -s /out ] || { cat /out; fail 'it talks although nothing is due'; }
+pinseal pub ledStatus 0 >/out
+has /out '^applied: OFF'
+
 step 'an upgrade under the running node leaves it running, and keeps everything'
 sha256sum /etc/pinseal/pinseal.toml /var/lib/pinseal/pki/*.key /var/lib/pinseal/pki/*.crt /var/lib/pinseal/keys/sign.key >/sums
 dpkg -i /next.deb >/out 2>&1 || { cat /out; fail 'the upgrade'; }
@@ -84,7 +96,7 @@ dpkg -r pinseal >/out 2>&1 || { cat /out; fail 'dpkg -r'; }
 has /systemctl.log '^stop pinseal.socket pinseal.service'
 
 step 'remove keeps keys and configuration'
-absent /usr/bin/pinseal /usr/lib/systemd/system/pinseal.service
+absent /usr/bin/pinseal /usr/lib/systemd/system/pinseal.service /usr/lib/systemd/system/pinseal-renew.timer
 present /etc/pinseal/pinseal.toml /var/lib/pinseal/keys/sign.key /var/lib/pinseal/pki/ca.key /var/lib/pinseal/state.db
 sha256sum --quiet -c /sums
 

@@ -11,6 +11,8 @@ const (
 	ServiceUnit = "pinseal.service"
 	SocketUnit  = "pinseal.socket"
 	SensorUnit  = "pinseal-pub@.service"
+	RenewUnit   = "pinseal-renew.service"
+	TimerUnit   = "pinseal-renew.timer" // wanted by the service
 )
 
 // Options adapt the installed files to where they go.
@@ -39,6 +41,10 @@ var (
 	socket string
 	//go:embed files/pinseal-pub@.service
 	sensor string
+	//go:embed files/pinseal-renew.service
+	renew string
+	//go:embed files/pinseal-renew.timer
+	timer string
 	//go:embed files/sysusers.conf
 	sysusers string
 	//go:embed files/gpio.rules
@@ -53,6 +59,8 @@ func Files(o Options) []File {
 		{path.Join(lib, "systemd/system", ServiceUnit), o.fill(service)},
 		{path.Join(lib, "systemd/system", SocketUnit), o.fill(socket)},
 		{path.Join(lib, "systemd/system", SensorUnit), o.fill(sensor)},
+		{path.Join(lib, "systemd/system", RenewUnit), o.fill(renew)},
+		{path.Join(lib, "systemd/system", TimerUnit), o.fill(timer)},
 		{o.Sysusers(), o.fill(sysusers)},
 		{path.Join(lib, "udev/rules.d/60-pinseal-gpio.rules"), o.fill(gpioRules)},
 	}

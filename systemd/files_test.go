@@ -49,7 +49,7 @@ func TestUnitsAreValid(t *testing.T) {
 	for _, arch := range []string{"arm64", "arm"} {
 		t.Run(arch, func(t *testing.T) {
 			units := installed(t, arch)
-			for _, unit := range []string{systemd.ServiceUnit, systemd.SocketUnit, "pinseal-pub@load.service"} {
+			for _, unit := range []string{systemd.ServiceUnit, systemd.SocketUnit, systemd.RenewUnit, systemd.TimerUnit, "pinseal-pub@load.service"} {
 				// It warns about an unknown setting with words alone.
 				if out, err := analyze(t, units, "verify", "--man=no", "./"+unit); err != nil || out != "" {
 					t.Errorf("%s: %v\n%s", unit, err, out)
@@ -65,6 +65,7 @@ func TestExposure(t *testing.T) {
 	}{
 		{"node", "arm64", systemd.ServiceUnit, "12"},
 		{"sensor", "arm64", systemd.SensorUnit, "12"},
+		{"renewal", "arm64", systemd.RenewUnit, "21"},
 		// Under a 64-bit systemd a 32-bit program needs a second set of system calls, which counts 0.2.
 		{"node on 32 bits", "arm", systemd.ServiceUnit, "14"},
 		{"sensor on 32 bits", "arm", systemd.SensorUnit, "12"},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ type caCmd struct {
 	Protect caProtectCmd `cmd:"" help:"Encrypt the authority's key with a passphrase, read from the terminal or standard input."`
 	Create  caCreateCmd  `cmd:"" help:"On the operator's machine: make a root of trust for nodes whose authority is elsewhere."`
 	Sign    caSignCmd    `cmd:"" help:"On the operator's machine: sign a node's authority."`
-	Renew   caRenewCmd   `cmd:"" help:"Issue the broker's certificate anew, for the names and addresses that this machine has now."`
+	Renew   caRenewCmd   `cmd:"" help:"Issue the broker's certificate anew, for the names and addresses that this machine has now, and those of the bundles kept here that cannot be renewed otherwise."`
 	Rotate  caRotateCmd  `cmd:"" help:"Replace the authority by a new one; both are trusted until the old one is retired."`
 	Retire  caRetireCmd  `cmd:"" help:"Trust the authority that was replaced no longer, once nobody depends on it."`
 }
@@ -58,7 +57,7 @@ type caRotateCmd struct{ dirFlag }
 
 // Run writes in an order in which a power cut leaves an authority whose key and certificate belong together: who issues is
 // the one whose key is in force.
-func (c *caRotateCmd) Run(std streams) error {
+func (c *caRotateCmd) Run(ctx context.Context, std streams) error {
 	l := c.layout()
 	now := std.clock()()
 	if exists(l.caCross()) {
@@ -109,50 +108,13 @@ func (c *caRotateCmd) Run(std streams) error {
 	if err := tellNode(std, l, c.dirFlag); err != nil {
 		return err
 	}
+	if !l.enrols() { // the service cannot read the key, and nobody can renew over the network
+		if err := (&caRenewCmd{dirFlag: c.dirFlag}).Run(ctx, std); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(std.out, "next: when all devices have renewed, %s\n", c.command("ca retire"))
 	return nil
-}
-
-type caRenewCmd struct{ dirFlag }
-
-// Run does what the node does by itself where it can read the authority's key.
-func (c *caRenewCmd) Run(ctx context.Context, std streams) error {
-	l := c.layout()
-	cfg, err := readConfig(l.config)
-	if err != nil {
-		return err
-	}
-	if _, err := readAuthority(l); err != nil {
-		return err
-	}
-	n := &node{layout: l, config: cfg, log: slog.New(slog.DiscardHandler), now: std.clock()}
-	if err := n.openClock(); err != nil {
-		return err
-	}
-	care := n.newCaretaker()
-	if care == nil {
-		return withHint(errors.New("the broker's certificate is not this authority's to renew"), "[tls] certificate in %s names it: whoever issued it renews it", l.config)
-	}
-	current, err := readCertificate(l.brokerCert())
-	if err != nil {
-		return err
-	}
-	local, err := pki.LocalNames()
-	if err != nil {
-		return err
-	}
-	if err := care.renew(ctx, current, local); err != nil {
-		return err
-	}
-	if err := c.share(); err != nil {
-		return err
-	}
-	renewed, err := readCertificate(l.brokerCert())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(std.out, "the broker's certificate is good until %s\n", renewed.NotAfter.Format(time.DateOnly))
-	return tellNode(std, l, c.dirFlag)
 }
 
 type caRetireCmd struct {

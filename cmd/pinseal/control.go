@@ -164,6 +164,12 @@ func dialControl(path string) (conn net.Conn, err error) {
 	return conn, err
 }
 
+// isRunning reports whether the node runs.
+func isRunning(l layout) bool {
+	conn, err := dialControl(l.control())
+	return err == nil && conn.Close() == nil
+}
+
 // throughFolder lets use see path under a short name: a Unix socket's is at most 108 bytes (unix(7)),
 // and folders for trying out can be deep.
 func throughFolder(path string, use func(short string) error) error {

@@ -85,9 +85,13 @@ func (b bundle) newRenewal(now func() time.Time) *renewal.Holder {
 	}
 	r := &bundleRenewal{bundle: b, now: now}
 	return &renewal.Holder{
-		Files:  pki.Files{Certificate: b.clientCert(), Key: b.clientKey(), CA: b.caCert()},
+		Files:  b.tlsFiles(),
 		Obtain: r.obtain, Try: r.try, Now: now,
 	}
+}
+
+func (b bundle) tlsFiles() pki.Files {
+	return pki.Files{Certificate: b.clientCert(), Key: b.clientKey(), CA: b.caCert()}
 }
 
 type bundleRenewal struct {
@@ -96,7 +100,7 @@ type bundleRenewal struct {
 }
 
 func (r *bundleRenewal) obtain(ctx context.Context, key crypto.Signer) (renewal.Obtained, error) {
-	config, err := pki.RenewalConfig(pki.Files{Certificate: r.clientCert(), Key: r.clientKey(), CA: r.caCert()}, r.client.Host, r.now)
+	config, err := pki.RenewalConfig(r.tlsFiles(), r.client.Host, r.now)
 	if err != nil {
 		return renewal.Obtained{}, err
 	}

@@ -230,8 +230,13 @@ func (i *installer) run(ctx context.Context, command []string) error {
 // uninstall removes the files that are as they were installed; the user, the configuration and the keys stay.
 func (i *installer) uninstall(ctx context.Context) error {
 	if i.plan.root == "" && i.plan.installed() {
-		if err := i.run(ctx, []string{"systemctl", "disable", "--now", systemd.SocketUnit, systemd.ServiceUnit}); err != nil {
-			return err
+		for _, command := range [][]string{
+			{"systemctl", "disable", "--now", systemd.SocketUnit, systemd.ServiceUnit},
+			{"systemctl", "stop", systemd.TimerUnit},
+		} {
+			if err := i.run(ctx, command); err != nil {
+				return err
+			}
 		}
 	}
 	for _, f := range i.plan.files {

@@ -39,7 +39,7 @@ type caretaker struct {
 // newCaretaker is nil where the certificate is not the node's to renew: it is named in the configuration, or systemd's, or
 // the authority's key is elsewhere.
 func (n *node) newCaretaker() *caretaker {
-	if n.config.Agent.Broker != "" || n.config.TLS.Certificate != "" || n.config.TLS.Key != "" || credential(brokerCredential, "") != "" {
+	if !n.ownsCertificate() {
 		return nil
 	}
 	if _, err := n.authority(); err != nil {
@@ -52,6 +52,11 @@ func (n *node) newCaretaker() *caretaker {
 		Obtain: c.obtain, Try: c.try, Now: n.clock.FloorNow,
 	}
 	return c
+}
+
+// ownsCertificate reports whether the broker's certificate is where the node may put another one.
+func (n *node) ownsCertificate() bool {
+	return n.config.Agent.Broker == "" && n.config.TLS.Certificate == "" && n.config.TLS.Key == "" && credential(brokerCredential, "") == ""
 }
 
 // settleCertificate finishes an exchange of the broker's certificate that a power cut has cut short, and renews one that has

@@ -52,6 +52,9 @@ func (f dirFlag) share() error {
 // letRead lets every user read what holds no secret: the configuration, public keys and certificates.
 func (l layout) letRead() error {
 	for _, dir := range []string{filepath.Dir(l.config), l.signers, l.recipients(), filepath.Dir(revokedKey(l, ""))} {
+		if info, err := os.Stat(dir); err == nil && info.Mode().Perm() == publicFolder {
+			continue // it may be where nothing can be written
+		}
 		if err := os.Chmod(dir, publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("letting the service read: %w", err)
 		}

@@ -34,6 +34,15 @@ func (y *years) do(words ...string) string {
 	return out.String()
 }
 
+func (y *years) freeAddress() string {
+	y.t.Helper()
+	address, err := freeport.Address()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return address
+}
+
 func (y *years) day() int { return int(time.Duration(y.passed.Load()).Hours() / 24) }
 
 // change replaces what a pattern matches, which must be there.
@@ -96,14 +105,7 @@ func (y *years) renewed() map[string]int {
 func TestDefaultsSurviveTheYears(t *testing.T) {
 	t.Parallel()
 	y := &years{t: t, dir: t.TempDir()}
-	broker, err := freeport.Address()
-	if err != nil {
-		t.Fatal(err)
-	}
-	enrol, err := freeport.Address()
-	if err != nil {
-		t.Fatal(err)
-	}
+	broker, enrol := y.freeAddress(), y.freeAddress()
 	y.do("init", "--dir", y.dir, "--node", "raspiflow", "--chip", "sim")
 	y.moveTo(broker, enrol)
 	operator, laptop, device := filepath.Join(y.dir, "bundles", "operator"), filepath.Join(t.TempDir(), "laptop"), filepath.Join(t.TempDir(), "sensor-1")
@@ -130,6 +132,47 @@ func TestDefaultsSurviveTheYears(t *testing.T) {
 	// What init wrote is renewed after 550 days: the node's for 90 days each time, the operator's two copies for 825.
 	count := y.renewed()
 	if count["raspiflow"] < 7 || count["operator"] != 3 || count["sensor-1"] < 14 {
+		t.Errorf("certificates in %d days: %v", end, count)
+	}
+	y.do("doctor", "--dir", y.dir)
+}
+
+// TestTimerRenewsWithoutEnrolment: where nobody joins, the authority's key is root's, and a timer does what is due. What the
+// service itself could do it does not get to here: nobody has it look, and a minute is long.
+func TestTimerRenewsWithoutEnrolment(t *testing.T) {
+	t.Parallel()
+	y := &years{t: t, dir: t.TempDir()}
+	y.do("init", "--dir", y.dir, "--node", "raspiflow", "--chip", "sim", "--listen", y.freeAddress())
+	y.do("device", "add", "lost", "--dir", y.dir, "--out", filepath.Join(y.dir, "bundles", "lost"))
+	y.do("device", "revoke", "lost", "--dir", y.dir)
+	if err := os.RemoveAll(filepath.Join(y.dir, "bundles", "lost")); err != nil {
+		t.Fatal(err)
+	}
+	operator := runNodeAt(t, y.dir, y.now)
+	list := func() time.Time {
+		text, err := os.ReadFile(layoutUnder(y.dir).crl())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lists, err := pki.ParseRevocationLists(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lists[0].NextUpdate
+	}
+	const step, end = 25, 1000
+	for y.day() < end {
+		y.passed.Add(int64(step * 24 * time.Hour))
+		y.do("ca", "renew", "--due", "--dir", y.dir)
+		if said := y.do("ca", "renew", "--due", "--dir", y.dir); said != "" {
+			t.Fatalf("day %d: what is not due was renewed: %s", y.day(), said)
+		}
+		y.do("pub", "--bundle", operator, "ledStatus", "toggle")
+		if left := list().Sub(y.now()); left < 55*24*time.Hour {
+			t.Fatalf("day %d: the revocation list is good for %v", y.day(), left)
+		}
+	}
+	if count := y.renewed(); count["raspiflow"] < 7 || count["operator"] != 2 {
 		t.Errorf("certificates in %d days: %v", end, count)
 	}
 	y.do("doctor", "--dir", y.dir)

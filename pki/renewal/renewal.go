@@ -48,8 +48,8 @@ type Obtained struct {
 	Anchors []*x509.Certificate
 }
 
-// errBusy says that somebody else is renewing the same certificate.
-var errBusy = errors.New("another process is renewing this certificate")
+// ErrBusy says that somebody else is renewing the same certificate.
+var ErrBusy = errors.New("another process is renewing this certificate")
 
 // Holder renews one certificate. Of those who do so at the same time, in however
 // many processes, one gets to.
@@ -103,7 +103,7 @@ func readKey(path string) (crypto.Signer, error) {
 // files are used.
 func (h *Holder) Settle() error {
 	unlock, err := h.lock()
-	if errors.Is(err, errBusy) {
+	if errors.Is(err, ErrBusy) {
 		return nil // who is at it will
 	}
 	if err != nil {
@@ -123,7 +123,7 @@ func (h *Holder) lock() (unlock func(), err error) {
 	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		unlock()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errBusy
+			err = ErrBusy
 		}
 		return nil, fmt.Errorf("locking the certificate's folder: %w", err)
 	}
