@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"pinseal/internal/atomicfile"
@@ -47,7 +48,7 @@ func readBundle(dir string) (bundle, error) {
 	b := bundle{dir: dir}
 	path := filepath.Join(dir, "client.toml")
 	data, err := os.ReadFile(path) //nolint:gosec // the configuration or a flag names the folder
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return b, withHint(fmt.Errorf("%s is not a bundle: it has no client.toml", dir), "pinseal init and pinseal device add write bundles; copy the whole folder")
 	}
 	if err != nil {
@@ -191,7 +192,11 @@ func makeFolder(dir string) ([]string, error) {
 		return made, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return made, withHint(fmt.Errorf("making a folder: %w", err), "run as root (sudo), or use --dir DIR")
+		err = fmt.Errorf("making a folder: %w", err)
+		if errors.Is(err, os.ErrPermission) {
+			err = withHint(err, "run it with sudo, or choose a folder of your own: --dir DIR")
+		}
+		return made, err
 	}
 	return append(made, dir), nil
 }

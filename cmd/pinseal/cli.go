@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -16,6 +19,8 @@ const (
 	exitFailed   = 1 // failed, or rejected by the node
 	exitUsage    = 2
 	exitNoAnswer = 3 // no answer in time
+
+	exitInterrupted = 130 // Ctrl-C before it was done, as shells have it
 )
 
 // streams are the standard streams a command talks to, and its clock; tests give others.
@@ -90,16 +95,17 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 			code = int(status)
 		}
 	}()
-	parser, err := kong.New(&cli{},
+	parser, err := kong.New(&cli{}, append([]kong.Option{
 		kong.Name("pinseal"),
 		kong.Description("Acts on MQTT messages only when they are genuine."),
 		kong.NoDefaultHelp(),
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(exitStatus(code)) }),
+		kong.ValueFormatter(valueHelp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
-	)
+	}, parameterTypes()...)...)
 	if err != nil {
 		return report(std.err, err)
 	}
@@ -108,9 +114,9 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return report(std.err, usageError(err))
+		return report(std.err, parseError(err))
 	}
-	return report(std.err, parsed.Run())
+	return report(std.err, usageHint(parsed.Run(), parsed.Selected()))
 }
 
 // report prints err as one line and, where there is a likely cure, a hint; it gives the exit code.
@@ -118,14 +124,30 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitDone
 	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(w, "pinseal: %s\n", strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted"))
+		return exitInterrupted
+	}
 	fmt.Fprintf(w, "pinseal: %v\n", err)
-	if hinted, ok := errors.AsType[*hintError](err); ok {
-		fmt.Fprintf(w, "hint: %s\n", hinted.hint)
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 	if coded, ok := errors.AsType[*codeError](err); ok {
 		return coded.code
 	}
 	return exitFailed
+}
+
+// hintOf is the likely cure of err. Whoever lacks the right to a file is helped by nothing else first.
+func hintOf(err error) string {
+	hint := ""
+	if hinted, ok := errors.AsType[*hintError](err); ok {
+		hint = hinted.hint
+	}
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(hint, "sudo") {
+		return "run it with sudo, or as the user whose files these are"
+	}
+	return hint
 }
 
 // hintError is an error with what to do about it.
@@ -153,12 +175,7 @@ func (e *codeError) Unwrap() error { return e.error }
 
 func withCode(code int, err error) error { return &codeError{err, code} }
 
-// usageError is a mistake on the command line; a hint that err already has is the better one.
-func usageError(err error) error {
-	if _, hinted := errors.AsType[*hintError](err); !hinted {
-		err = withHint(err, "pinseal --help lists the commands, pinseal COMMAND --help its flags")
-	}
-	return withCode(exitUsage, err)
-}
+// usageError is a mistake on the command line. Without a hint of its own it gets one that says how the command is called.
+func usageError(err error) error { return withCode(exitUsage, err) }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,7 +60,7 @@ type question struct {
 // newCommander connects.
 func newCommander(ctx context.Context, c *client, stray func(v agent.Verdict, own bool)) (*commander, error) {
 	if c.Node == "" {
-		return nil, usageError(withHint(errors.New("whose node?"), "--bundle FOLDER says it, or --node NODE"))
+		return nil, noBundle("--node")
 	}
 	if err := c.defaultName(); err != nil {
 		return nil, err
@@ -352,5 +353,16 @@ func (s *commander) fetchChallenge(ctx context.Context) error {
 // noAnswer says what a missing answer can mean.
 func (s *commander) noAnswer(topic string) error {
 	return withCode(exitNoAnswer, withHint(fmt.Errorf("no answer from node %s on %s in time", s.client.Node, topic),
-		"the node's log names what it refuses without an answer: an unknown key, a broken message, a topic its acl does not let you publish (this bundle: %v)", s.client.topics))
+		"%s", noAnswerHint(s.client, topicName(topic))))
+}
+
+func noAnswerHint(c *client, topic topicName) string {
+	if len(c.topics) > 0 && !slices.Contains(c.topics, topic) && !isTelemetry(string(topic)) {
+		var known []string
+		for _, t := range c.topics {
+			known = append(known, string(t))
+		}
+		return fmt.Sprintf("no output of the node answers there, as far as is known here: %s commands on %s", c.Name, strings.Join(known, ", "))
+	}
+	return fmt.Sprintf("the node's log says what it refuses without an answer: an unknown key, a broken message, or that its acl does not let %s publish there", c.Name)
 }

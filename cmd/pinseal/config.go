@@ -148,7 +148,7 @@ type aclRule struct {
 func readConfig(path string) (*config, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, withHint(fmt.Errorf("no configuration at %s", path), "pinseal init makes one; --dir names its folder if it is elsewhere")
+		return nil, noConfiguration(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
@@ -163,6 +163,11 @@ func readConfig(path string) (*config, error) {
 	cfg.source = source{path, data}
 	cfg.resolve(filepath.Dir(path))
 	return cfg, cfg.takeBundle()
+}
+
+// noConfiguration says that there is no node.
+func noConfiguration(path string) error {
+	return withHint(fmt.Errorf("no configuration at %s", path), "pinseal init makes one; --dir names its folder if it is elsewhere")
 }
 
 // positionError is a mistake at a place of the configuration, both counted from 1.

@@ -61,10 +61,27 @@ type client struct {
 // defaultBundle is where init leaves the first operator's on the node itself.
 func defaultBundle() string { return layoutUnder("").bundle("operator") }
 
+// localBundle is the first operator's on the node itself; "" elsewhere.
+func localBundle() string {
+	if exists(defaultBundle()) {
+		return defaultBundle()
+	}
+	return ""
+}
+
+// noBundle says that neither a bundle nor the flag tells what is needed.
+func noBundle(flag string) error {
+	err := fmt.Errorf("no bundle and no %s: which node, and with whose keys?", flag)
+	if _, stat := os.Lstat(defaultBundle()); errors.Is(stat, os.ErrPermission) {
+		return usageError(withHint(err, "on this node the operator's keys are root's: sudo pinseal …, or --bundle with a copy of %s", defaultBundle()))
+	}
+	return usageError(withHint(err, "--bundle FOLDER or PINSEAL_BUNDLE=FOLDER; pinseal init and pinseal device add make such folders"))
+}
+
 // client puts the flags and the bundle together; a flag wins.
 func (f connectFlags) client(std streams) (*client, error) {
-	if f.Bundle == "" && f.CAFile == "" && exists(defaultBundle()) {
-		f.Bundle = defaultBundle()
+	if f.Bundle == "" && f.CAFile == "" {
+		f.Bundle = localBundle()
 	}
 	c := &client{log: slog.New(slog.DiscardHandler), now: std.clock(), warn: func(text string) {
 		fmt.Fprintf(std.err, "pinseal: %s\n", text)
@@ -167,8 +184,7 @@ func (c *client) tellUp(up bool) {
 
 func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {
 	if c.CAFile == "" {
-		return nil, usageError(withHint(errors.New("no bundle and no --cafile: whom to trust?"),
-			"--bundle FOLDER or PINSEAL_BUNDLE; pinseal device add NAME --out FOLDER on the node makes one"))
+		return nil, noBundle("--cafile")
 	}
 	host, port := orDefault(c.Host, "localhost"), c.Port
 	if port == 0 {

@@ -17,6 +17,7 @@ import (
 
 	"pinseal/agent"
 	"pinseal/internal/mqtt"
+	"pinseal/pki"
 
 	"golang.org/x/term"
 )
@@ -85,10 +86,14 @@ func (d *demo) prepare(c *demoCmd, now time.Time) error {
 		return err
 	}
 	d.port = port
+	names, err := pki.LocalNames() // as init does, or the node would soon renew its certificate
+	if err != nil {
+		return err
+	}
 	p := &plan{
 		layout: d.layout, node: demoNode, chip: c.Chip, line: c.Line, output: demoOutput, topic: demoTopic,
 		host: "127.0.0.1", listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), port: port,
-		names: []string{"localhost", "127.0.0.1"}, operator: demoOperator, trustClock: true,
+		names: names, operator: demoOperator, trustClock: true,
 	}
 	if err := p.write(now); err != nil {
 		return err

@@ -36,9 +36,12 @@ const joinTimeout = 30 * time.Second
 func (c *deviceJoinCmd) Run(ctx context.Context, std streams) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	line, err := c.line(std.in)
+	line, err := c.line(interruptible(ctx, std.in))
 	if err != nil {
 		return err
+	}
+	if line == "" {
+		return usageError(withHint(errors.New("no line to join with"), "pinseal device join LINE, with the line that pinseal device add NAME printed on the node"))
 	}
 	invitation, err := enrol.ParseInvitation(line)
 	if err != nil {

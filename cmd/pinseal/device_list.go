@@ -14,6 +14,9 @@ type deviceListCmd struct{ dirFlag }
 // Run lists what was certified here, and who is denied.
 func (c *deviceListCmd) Run(std streams) error {
 	l := c.layout()
+	if err := l.checkNode(); err != nil {
+		return err
+	}
 	issued, err := issuedCertificates(l)
 	if err != nil {
 		return err

@@ -22,7 +22,8 @@ func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	x := &examination{out: std.out}
-	if c.Bundle == "" && c.Host == "" {
+	// Whoever names the node's folder means the node, though PINSEAL_BUNDLE may be set.
+	if c.Host == "" && (c.Bundle == "" || c.Dir != "") {
 		return x.run(ctx, newNodeChecks(c.layout(), std.clock()).list())
 	}
 	settings, err := connectFlags{Bundle: c.Bundle, Host: c.Host}.client(std)

@@ -52,7 +52,7 @@ func (c *clientChecks) close() error {
 
 func (c *clientChecks) bundle(context.Context) (string, error) {
 	if c.client.Bundle == "" {
-		return "", usageError(errors.New("whose half? --bundle FOLDER says who you are"))
+		return "", usageError(withHint(errors.New("no bundle: with whose keys?"), "--bundle FOLDER or PINSEAL_BUNDLE=FOLDER"))
 	}
 	for _, path := range []string{c.client.Key, c.client.SignKey} {
 		if err := checkPrivate(path); err != nil {

@@ -13,6 +13,14 @@ type journalCmd struct {
 	List   journalListCmd   `cmd:"" help:"List what the authority issued, to whom, and who allowed it."`
 }
 
+// checkNode refuses to tell of a node that is not there as if nothing had happened on it.
+func (l layout) checkNode() error {
+	if !exists(l.journal()) && !exists(l.config) {
+		return noConfiguration(l.config)
+	}
+	return nil
+}
+
 type journalVerifyCmd struct {
 	dirFlag
 	Head string `help:"A head printed earlier, kept elsewhere: find out whether what it stands for is still there." placeholder:"HASH"`
@@ -20,7 +28,11 @@ type journalVerifyCmd struct {
 
 // Run verifies the chain of hashes; what was cut off its end shows only to who has kept a head.
 func (c *journalVerifyCmd) Run(std streams) error {
-	history, err := pki.ReadJournal(c.layout().journal())
+	l := c.layout()
+	if err := l.checkNode(); err != nil {
+		return err
+	}
+	history, err := pki.ReadJournal(l.journal())
 	if err != nil {
 		return withHint(err, "whatever follows that line cannot be believed either; compare with a backup")
 	}
@@ -41,7 +53,11 @@ type journalListCmd struct{ dirFlag }
 
 // Run lists the entries, oldest first.
 func (c *journalListCmd) Run(std streams) error {
-	history, err := pki.ReadJournal(c.layout().journal())
+	l := c.layout()
+	if err := l.checkNode(); err != nil {
+		return err
+	}
+	history, err := pki.ReadJournal(l.journal())
 	if err != nil {
 		return err
 	}

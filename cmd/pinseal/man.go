@@ -62,6 +62,7 @@ func programPage(root *kong.Node, date string) *manPage {
 		{exitFailed, "Failed, or rejected by the node."},
 		{exitUsage, "The command line is wrong."},
 		{exitNoAnswer, "No answer in time."},
+		{exitInterrupted, "Interrupted before it was done."},
 	} {
 		p.line(".TP\n%d\n%s", status.code, status.meaning)
 	}

@@ -45,6 +45,11 @@ func (p *pipeline) send(ctx context.Context, m mqtt.Message) error {
 // drain waits until everything sent has been acknowledged.
 func (p *pipeline) drain(ctx context.Context) error {
 	for range maxUnacknowledged {
+		select { // what was acknowledged counts even after an interruption
+		case p.free <- struct{}{}:
+			continue
+		default:
+		}
 		select {
 		case p.free <- struct{}{}:
 		case <-ctx.Done():

@@ -17,7 +17,7 @@ type policyCmd struct {
 type policyExplainCmd struct {
 	dirFlag
 	As       string `help:"Name of the client or the signer; without it, a client that has none, or who does not sign." placeholder:"NAME"`
-	ClientID string `name:"client-id" short:"i" help:"Its MQTT client id, where the ACL file says %%c." placeholder:"ID"`
+	ClientID string `name:"client-id" short:"i" help:"Its MQTT client id, where the ACL file says %c." placeholder:"ID"`
 	QoS      byte   `name:"qos" short:"q" help:"Quality of service." enum:"0,1,2" default:"0"`
 	Retain   bool   `short:"r" help:"Publish a retained message."`
 	Action   string `arg:"" help:"pub, sub or command." enum:"pub,sub,command"`

@@ -54,7 +54,7 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	settings.encryptTo = c.EncryptTo
-	source, err := c.source(std.in)
+	source, err := c.source(interruptible(ctx, std.in))
 	if err != nil {
 		return err
 	}
@@ -86,11 +86,13 @@ func (c *pubCmd) checkFlags() error {
 	}
 	switch {
 	case c.Topic == "":
-		return usagef("no topic: -t TOPIC")
+		return usageError(withHint(errors.New("no topic and no message"), "pinseal pub ledStatus on, for example; or -t and -m"))
 	case !signing.ValidTopic(c.Topic):
-		return usagef("%q is not a topic to publish on: 1 to 256 bytes without + and #", c.Topic)
-	case sources != 1:
-		return usagef("exactly one of -m, -l, -f, -s and -n says what to publish")
+		return notATopic(c.Topic)
+	case sources == 0:
+		return usageError(withHint(errors.New("no message"), "pinseal pub %s on, for example; or -m, -l, -f, -s", c.Topic))
+	case sources > 1:
+		return usagef("more than one message: only one of MESSAGE, -m, -l, -f, -s and -n")
 	case c.Null && !c.Plain:
 		return usagef("an empty message cannot be sealed: add --plain")
 	case c.Retain && !c.Plain:
@@ -99,7 +101,12 @@ func (c *pubCmd) checkFlags() error {
 	return nil
 }
 
-// source gives one message after the other, io.EOF after the last. Lines come without their line feed.
+func notATopic(text string) error {
+	return usageError(withHint(fmt.Errorf("%q is not a topic to publish on", text), "1 to 256 bytes, without + and # and control characters"))
+}
+
+// source gives one message after the other, io.EOF after the last; an interruption ends lines as their end does. Lines
+// come without their line feed.
 func (c *pubCmd) source(in io.Reader) (func() ([]byte, error), error) {
 	if c.Lines {
 		lines := bufio.NewScanner(in)
@@ -108,7 +115,7 @@ func (c *pubCmd) source(in io.Reader) (func() ([]byte, error), error) {
 			if lines.Scan() {
 				return bytes.Clone(lines.Bytes()), nil
 			}
-			if err := lines.Err(); err != nil {
+			if err := lines.Err(); err != nil && !errors.Is(err, context.Canceled) {
 				return nil, fmt.Errorf("reading lines: %w", err)
 			}
 			return nil, io.EOF

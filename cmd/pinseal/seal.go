@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,9 @@ type sealCmd struct {
 
 // Run prints one sealed message.
 func (c *sealCmd) Run(std streams) error {
+	if !signing.ValidTopic(c.Topic) {
+		return notATopic(c.Topic)
+	}
 	path, err := c.keyPath()
 	if err != nil {
 		return err
@@ -59,14 +63,14 @@ func (c *sealCmd) keyPath() (string, error) {
 	case c.bundle() != "":
 		return bundle{dir: c.bundle()}.signKey(), nil
 	default:
-		return "", usagef("no signing key: --key FILE or --bundle FOLDER")
+		return "", usageError(withHint(errors.New("no signing key"), "--bundle FOLDER or --key FILE"))
 	}
 }
 
 // bundle is the given one, or the first operator's on the node itself; "" is none.
 func (c *sealCmd) bundle() string {
-	if c.Bundle == "" && c.Key == "" && exists(defaultBundle()) {
-		return defaultBundle()
+	if c.Bundle == "" && c.Key == "" {
+		return localBundle()
 	}
 	return c.Bundle
 }
@@ -139,6 +143,9 @@ type openCmd struct {
 
 // Run verifies one sealed message; whether it is fresh only its receiver can say.
 func (c *openCmd) Run(std streams) error {
+	if c.Bundle == "" && c.Signers == "" && c.Key == "" {
+		c.Bundle = localBundle()
+	}
 	keyring, err := c.keyring()
 	if err != nil {
 		return err
@@ -149,7 +156,7 @@ func (c *openCmd) Run(std streams) error {
 	}
 	message, signer, err := signing.Open(trimLineFeed(raw), c.Topic, keyring)
 	if err != nil {
-		return err
+		return withHint(err, "%s", openHint(err))
 	}
 	if c.Verbose {
 		fmt.Fprintf(std.err, "signer %s, key %s, topic %s, sealed %s, number %d\n", signer.Name, message.KeyID(),
@@ -161,6 +168,19 @@ func (c *openCmd) Run(std streams) error {
 	}
 	_, err = fmt.Fprintf(std.out, "%s\n", value)
 	return err
+}
+
+// openHint is what to try when a message does not open.
+func openHint(err error) string {
+	refused, _ := errors.AsType[*signing.RefusedError](err)
+	switch {
+	case refused != nil && refused.Reason == signing.ReasonUnknownKey:
+		return "the sender's public key is not here: pinseal signer show NAME on the node prints it, --key FILE names another"
+	case refused != nil && refused.Reason == signing.ReasonMalformed:
+		return "it has to be one sealed message, such as pinseal seal prints, and nothing else"
+	default:
+		return "docs/sealed-message-v1.md explains every reason"
+	}
 }
 
 func (c *openCmd) value(message *signing.Message) ([]byte, error) {
@@ -200,7 +220,7 @@ func (c *openCmd) keyring() (*signing.Keyring, error) {
 	case c.Bundle != "":
 		return signing.ReadKeyring(bundle{dir: c.Bundle}.signers())
 	default:
-		return nil, usagef("no public keys: --signers FOLDER, --key FILE or --bundle FOLDER")
+		return nil, usageError(withHint(errors.New("no public keys to verify with"), "--bundle FOLDER, --signers FOLDER or --key FILE"))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
@@ -42,9 +43,12 @@ func (c *signerAddCmd) Run(std streams) error {
 		return withHint(errors.New("that is a private key: it should never leave its machine"), "openssl pkey -in FILE -pubout gives the public one")
 	}
 	l := c.layout()
+	if !exists(l.config) {
+		return noConfiguration(l.config)
+	}
 	keys, err := newKeys(l, data)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", c.File, err)
 	}
 	denied, err := readDenied(l)
 	if err != nil {
@@ -157,7 +161,7 @@ func (c *config) rights(signer string) string {
 		if text != "" {
 			text += ", "
 		}
-		text += fmt.Sprintf("%s %v", p.Output, p.Actions)
+		text += fmt.Sprintf("%s (%s)", p.Output, strings.Trim(fmt.Sprint(p.Actions), "[]"))
 	}
 	return text
 }

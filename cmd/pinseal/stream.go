@@ -102,6 +102,7 @@ func (s *stream) settle(number int, v agent.Verdict, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case errors.Is(err, context.Canceled): // finish tells
 	case err != nil:
 		s.err = err
 	case v.Reason != signing.ReasonApplied:
@@ -145,9 +146,9 @@ func (s *stream) finish(ctx context.Context) error {
 		select {
 		case <-s.settled:
 		case <-time.After(s.patience()):
-			return withCode(exitNoAnswer, fmt.Errorf("%d lines were not answered: %w", waiting, s.commander.noAnswer(s.Topic)))
+			return withCode(exitNoAnswer, fmt.Errorf("unanswered lines: %d: %w", waiting, s.commander.noAnswer(s.Topic)))
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("unanswered lines: %d: %w", waiting, ctx.Err())
 		}
 	}
 }

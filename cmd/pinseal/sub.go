@@ -44,7 +44,7 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 		subscriptions = append(subscriptions, mqtt.Subscription{Filter: filter, QoS: c.QoS})
 	}
 	if len(subscriptions) == 0 {
-		return usagef("no topic: -t TOPIC")
+		return usageError(withHint(errors.New("no topic"), "pinseal sub ledStatus, for example; -t may be repeated"))
 	}
 	keyring, err := signing.NewKeyring() // without one, plain messages can still be read
 	if settings.Signers != "" {

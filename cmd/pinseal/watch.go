@@ -57,7 +57,7 @@ func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
 // newBoard reads the keys that verdicts and readings are opened with.
 func (c *client) newBoard() (*board, error) {
 	if c.Node == "" {
-		return nil, usageError(withHint(errors.New("whose node?"), "--bundle FOLDER says it, or --node NODE"))
+		return nil, noBundle("--node")
 	}
 	keyring, err := c.readSigners()
 	if err != nil {

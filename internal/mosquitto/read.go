@@ -40,6 +40,9 @@ func read(path string, depth int) ([]Line, error) {
 	if err != nil {
 		return nil, err
 	}
+	if bytes.IndexByte(text, 0) >= 0 {
+		return nil, fmt.Errorf("%s is no text", path)
+	}
 	var lines []Line
 	number := 0
 	for raw := range bytes.Lines(text) {
