@@ -36,7 +36,8 @@
 // number, and with a uvarint length before each: topic, and the three parts of the sealed message without base64url,
 // which costs a third and hides from DEFLATE how much one is like the other.
 //
-// The journal is a sequence of records, each uint32 length, uint32 CRC-32C, then 'm', position, number, length of the
+// The journal begins with a line that has the kernel's boot id, and after a boot it counts as empty. Then there is a
+// sequence of records, each uint32 length, uint32 CRC-32C, then 'm', position, number, length of the
 // topic (uint16), topic, sealed message; or 'd', position: it was answered. Numbers are big-endian. A record that is not
 // whole ends the journal.
 //

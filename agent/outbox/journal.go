@@ -7,14 +7,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"pinseal/internal/boltfile"
 )
 
-// journal is the file that outlives a kill. Nothing in it is synced. Box.mu guards it.
+// journal is the file that outlives a kill. Nothing in it is synced, so what a power cut leaves of it may be of any age,
+// and belongs to positions that mean other messages by now: it begins with the boot in which it was written, and another
+// boot takes nothing from it. Box.mu guards it.
 type journal struct {
 	path     string
 	openFile boltfile.OpenFunc
+	boot     string   // the first line
 	file     *os.File // nil after a failure, until the next empty
 	size     int64
 }
@@ -27,6 +31,8 @@ type entry struct {
 }
 
 const (
+	bootIDPath = "/proc/sys/kernel/random/boot_id" // random(4): new with every boot
+
 	entryHeader = 8 // length, checksum
 	maxEntry    = 1 << 20
 	kindMessage = 'm'
@@ -35,7 +41,11 @@ const (
 
 // openJournal reads the journal, and cuts off what is not whole.
 func openJournal(path string, openFile boltfile.OpenFunc) (*journal, []entry, error) {
-	j := &journal{path: filepath.Clean(path), openFile: openFile}
+	boot, err := os.ReadFile(bootIDPath)
+	if err != nil {
+		return nil, nil, fmt.Errorf("telling this run of the kernel from others: %w", err)
+	}
+	j := &journal{path: filepath.Clean(path), openFile: openFile, boot: string(boot)}
 	if err := j.open(); err != nil {
 		return nil, nil, err
 	}
@@ -44,7 +54,10 @@ func openJournal(path string, openFile boltfile.OpenFunc) (*journal, []entry, er
 		return nil, nil, errors.Join(fmt.Errorf("reading the journal: %w", err), j.close())
 	}
 	var entries []entry
-	for {
+	if strings.HasPrefix(string(data), j.boot) {
+		j.size = int64(len(j.boot))
+	}
+	for j.size > 0 {
 		e, length := parseEntry(data[j.size:])
 		if length == 0 {
 			break
@@ -125,6 +138,9 @@ func (j *journal) append(b []byte) error {
 	}
 	binary.BigEndian.PutUint32(b, uint32(len(b)-entryHeader)) //nolint:gosec // at most maxEntry
 	binary.BigEndian.PutUint32(b[4:], checksum(b[entryHeader:]))
+	if j.size == 0 {
+		b = append([]byte(j.boot), b...)
+	}
 	if _, err := j.file.WriteAt(b, j.size); err != nil {
 		if cut := j.file.Truncate(j.size); cut != nil {
 			err = errors.Join(err, cut, j.close())
@@ -138,7 +154,7 @@ func (j *journal) append(b []byte) error {
 
 // renew writes what still waits into a new journal in the place of the old.
 func (j *journal) renew(waiting []*item, done []uint64) (err error) {
-	next := &journal{path: j.path + ".new", openFile: j.openFile}
+	next := &journal{path: j.path + ".new", openFile: j.openFile, boot: j.boot}
 	if err := next.open(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,7 +150,8 @@ func TestJournalRot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := int(j.size / 2)
+	begin := len(j.boot)
+	first := (int(j.size) - begin) / 2
 	if err := j.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +159,50 @@ func TestJournalRot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range whole {
-		changed := bytes.Clone(whole)
+	for n := range whole[begin:] {
+		changed := bytes.Clone(whole[begin:])
 		changed[n] ^= 0x10
 		if e, length := parseEntry(changed[n/first*first:]); length != 0 {
 			t.Errorf("byte %d changed: read %+v", n, e)
+		}
+	}
+}
+
+// A journal of another boot says nothing: its positions may mean other messages by now.
+func TestJournalOfAnotherBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j, _, err := openJournal(path, os.OpenFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(j.done(1), j.close()); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{
+		"another":   append([]byte("00000000-0000-4000-8000-000000000001\n"), whole[len(j.boot):]...),
+		"none":      whole[len(j.boot):],
+		"cut":       whole[:len(j.boot)-1],
+		"the right": whole,
+	} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, entries, err := openJournal(path, os.OpenFile)
+		if err != nil || (len(entries) > 0) != (name == "the right") {
+			t.Errorf("%s: %+v, %v", name, entries, err)
+		}
+		if err := errors.Join(j.done(2), j.close()); err != nil {
+			t.Fatal(err)
+		}
+		if j, entries, err = openJournal(path, os.OpenFile); err != nil || len(entries) == 0 || entries[len(entries)-1].position != 2 {
+			t.Errorf("%s, and one more: %+v, %v", name, entries, err)
+		}
+		if err := j.close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
