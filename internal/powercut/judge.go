@@ -35,6 +35,11 @@ func (r *report) String() string {
 		r.cuts, r.images, r.opened, len(r.refused), len(r.wrong))
 }
 
+func (r *report) add(other report) {
+	r.cuts, r.images, r.opened = r.cuts+other.cuts, r.images+other.images, r.opened+other.opened
+	r.refused, r.wrong = append(r.refused, other.refused...), append(r.wrong, other.wrong...)
+}
+
 // judge is one run over lives.
 type judge struct {
 	form   form

@@ -24,6 +24,9 @@ func lives() []life {
 		{"replay", liveReplay, judgeReplay},
 		{"full disk", liveFullDisk, judgeReplay},
 		{"outputs", liveOutputs, judgeOutputs},
+		{"broker", liveBroker, judgeBroker},
+		{"outbox", liveOutbox, judgeOutbox},
+		{"shrinking", liveShrink, judgeShrink},
 	}
 }
 

@@ -1,8 +1,9 @@
 // Command powercut cuts the power at every moment of the lives of the files
 // that a node and a sender rely on: the replay state, the sequence file, the
-// clock's floor, the states of outputs and whatever else is written atomically.
-// It prints one line with how much was tried and what came of it, before it one
-// for each failure, and exits with 1 if there was any.
+// clock's floor, the states of outputs, the broker's sessions and retained
+// messages, the outbox, and whatever else is written atomically. It prints a
+// line for each of them and one for all, with how much was tried and what came
+// of it, and exits with 1 if there was any failure.
 //
 // A life is a process that opens such a file, uses it and says what it has
 // done. Its writes, renames and syncs are recorded as the kernel gets them, in
@@ -10,7 +11,8 @@
 // disk may then hold: what had been synced is there, and of the rest any part,
 // in any order, written sectors whole or not at all. On each image the file is
 // opened again and must keep what was promised: nothing that was acted on is
-// new, no number is used again, no content is mixed or gone. Then it must go on
+// new, no number is used again, no message that was acknowledged is gone or out
+// of its order, no content is mixed or gone. Then it must go on
 // working.
 //
 // Lives also begin with such images, and where a process was killed, so that
@@ -51,17 +53,20 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	j := newJudge(fullForm(), folder)
+	var all report
 	for _, l := range lives() {
+		j := newJudge(fullForm(), folder)
 		if err := j.judgeLife(ctx, l); err != nil {
 			return err
 		}
+		for _, line := range append(j.report.refused, j.report.wrong...) {
+			fmt.Fprintln(out, line)
+		}
+		fmt.Fprintf(out, "powercut: %s: %s\n", l.name, j.report.String())
+		all.add(j.report)
 	}
-	for _, line := range append(j.report.refused, j.report.wrong...) {
-		fmt.Fprintln(out, line)
-	}
-	fmt.Fprintln(out, "powercut:", j.report.String())
-	if len(j.report.refused)+len(j.report.wrong) > 0 {
+	fmt.Fprintln(out, "powercut:", all.String())
+	if len(all.refused)+len(all.wrong) > 0 {
 		return errors.New("a power cut does harm")
 	}
 	return nil
