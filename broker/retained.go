@@ -22,16 +22,18 @@ func (r *retained) set(b *Broker, m *message) (need mark, ok bool) {
 		return 0, false
 	}
 	if old != nil {
-		need = r.remove(b, old)
+		r.drop(old)
 	}
-	if len(m.payload) == 0 {
-		return need, true
+	if len(m.payload) > 0 {
+		r.add(m)
+		if !m.own { // which is stored in the old one's place: at no time is there none
+			return b.keeper.putRetained(m), true
+		}
 	}
-	r.add(m)
-	if m.own {
-		return need, true
+	if old != nil && !old.own {
+		need = b.keeper.deleteRetained(m.topic)
 	}
-	return b.keeper.putRetained(m), true
+	return need, true
 }
 
 func (r *retained) hasRoomFor(l *Limits, m, old *message) bool {
@@ -58,19 +60,17 @@ func (r *retained) add(m *message) {
 	}
 }
 
-// remove takes a message away. r.mu is held.
-func (r *retained) remove(b *Broker, m *message) mark {
+// drop counts a message out, which stays stored. r.mu is held.
+func (r *retained) drop(m *message) {
 	r.topics.remove(m.topic)
 	r.count--
 	if m.expires != 0 {
 		r.expiring--
 	}
-	if m.own {
-		return 0
+	if !m.own {
+		r.limited--
+		r.limitedBytes -= m.size()
 	}
-	r.limited--
-	r.limitedBytes -= m.size()
-	return b.keeper.deleteRetained(m.topic)
 }
 
 // search returns the messages on the topics that a filter matches.
@@ -107,7 +107,9 @@ func (r *retained) forget(b *Broker, over func(*message) bool) {
 		}
 	})
 	for _, m := range found {
-		r.remove(b, m)
+		if r.drop(m); !m.own {
+			b.keeper.deleteRetained(m.topic)
+		}
 	}
 }
 
