@@ -71,18 +71,25 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 }
 
 func (c *pubCmd) checkFlags() error {
-	c.Topic = orDefault(c.Topic, c.TopicArg)
+	switch {
+	case c.Topic == "":
+		c.Topic = c.TopicArg
+	case c.MessageArg != nil:
+		return usagef("two topics: %s and %s", c.Topic, c.TopicArg)
+	case c.TopicArg != "": // after -t TOPIC, the one word is the message
+		c.MessageArg = &c.TopicArg
+	}
 	if c.Plain && len(c.EncryptTo) > 0 {
 		return usagef("--plain does not seal, and what is not sealed is not encrypted")
 	}
-	if c.Message == nil {
-		c.Message = c.MessageArg
-	}
 	sources := 0
-	for _, given := range []bool{c.Message != nil, c.Lines, c.File != "", c.Stdin, c.Null} {
+	for _, given := range []bool{c.Message != nil, c.MessageArg != nil, c.Lines, c.File != "", c.Stdin, c.Null} {
 		if given {
 			sources++
 		}
+	}
+	if c.Message == nil {
+		c.Message = c.MessageArg
 	}
 	switch {
 	case c.Topic == "":
