@@ -59,7 +59,7 @@ has /out online
 
 step 'what root renews with no more than its unit may do is in force, and the service can read it'
 # shellcheck disable=SC2016 # for the inner shell
-unshare --mount sh -c 'mount --bind /etc /etc && mount -o remount,bind,ro /etc && exec "$@"' sh \
+unshare --mount --propagation unchanged sh -c 'mount --bind /etc /etc && mount -o remount,bind,ro /etc && exec "$@"' sh \
 	setpriv --bounding-set=-all,+chown,+dac_override,+fowner pinseal ca renew >/out 2>&1 || { cat /out; fail 'ca renew'; }
 has /out "^the broker's certificate is good until"
 has /out '^the running node knows$'

@@ -155,7 +155,7 @@ func readConfig(path string) (*config, error) {
 	}
 	cfg, err := parseConfig(data)
 	if at, ok := errors.AsType[*positionError](err); ok {
-		return nil, withHint(fmt.Errorf("%s:%w", path, at), "docs/configuration.md lists every key")
+		return nil, withHint(fmt.Errorf("%s:%w", path, at), "man pinseal.toml, or docs/configuration.md, explains every key")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
