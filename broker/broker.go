@@ -32,6 +32,7 @@ type Broker struct {
 	retained  retained
 	keeper    keeper
 	stored    stored
+	waiting   stored // of connected clients, see tab
 	journal   journal
 	system    system
 	tidier    tidier
@@ -65,6 +66,7 @@ func New(cfg Config) (*Broker, error) {
 		rates:     publishRates{of: map[string]*publishRate{}},
 		keeper:    keeper{config: cfg.Persistence},
 		stored:    stored{of: map[string]usage{}},
+		waiting:   stored{of: map[string]usage{}},
 		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 	}

@@ -129,6 +129,12 @@ type Limits struct {
 	// MaxQueuedMessages and MaxQueuedBytes bound what is written for a connected client that reads too slowly. At QoS 0
 	// messages beyond are not delivered to it, at QoS 1 and 2 they wait.
 	MaxQueuedMessages, MaxQueuedBytes int
+	// MaxWaitingBytes bounds what waits in memory for all connected clients, beyond 16 KiB of each connection and 16 KiB of
+	// each session that ends with its connection: what is written for them, and in such sessions also messages that are not
+	// acknowledged, and subscriptions. It is shared as MaxStoredBytes is. A message beyond displaces those of its session
+	// that were not sent yet; if these are too few, or at QoS 0, it is not delivered. A subscription beyond is refused, and
+	// a client that does not read its answers is not read.
+	MaxWaitingBytes int
 }
 
 // DefaultLimits returns the limits used where Config.Limits says nothing.
@@ -163,6 +169,7 @@ func DefaultLimits() Limits {
 		MaxPublishBytesRate:      32 << 20,
 		MaxQueuedMessages:        8192,
 		MaxQueuedBytes:           1 << 20,
+		MaxWaitingBytes:          64 << 20,
 	}
 }
 
@@ -206,6 +213,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxPublishBytesRate, d.MaxPublishBytesRate},
 		{&l.MaxQueuedMessages, d.MaxQueuedMessages},
 		{&l.MaxQueuedBytes, d.MaxQueuedBytes},
+		{&l.MaxWaitingBytes, d.MaxWaitingBytes},
 	} {
 		if *f.value <= 0 {
 			*f.value = f.fallback

@@ -34,6 +34,7 @@ type outbox struct {
 	finished chan struct{}
 	messages int  // in pile
 	full     bool // a message was turned away: the session is told when there is room
+	tab      tab  // of pile, and of what of it is being sent
 
 	aliases     map[string]uint16 // of topics, as the client was told
 	mostAliases uint16            // that the client takes, and we give
@@ -100,6 +101,7 @@ func (c *conn) flush() {
 		o.pile, o.messages, o.full = pile{}, 0, false
 		if pending.size == 0 {
 			o.flushing = false
+			o.tab.pay(c.broker, c.identity())
 			closed := o.closed
 			o.mu.Unlock()
 			if closed {
@@ -192,9 +194,14 @@ func (c *conn) waitRoom() {
 	o, l := &c.out, c.broker.limits.Load()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.closed && (o.pile.size > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum) {
+	for !o.closed && (o.pile.size > l.MaxQueuedBytes || len(o.held) >= l.ReceiveMaximum || !c.mayQueue(o.pile.size)) {
 		o.changed.Wait()
 	}
+}
+
+// mayQueue reports whether there is room for so many bytes in the outbox. out.mu is held.
+func (c *conn) mayQueue(bytes int) bool {
+	return c.listener == nil || c.out.tab.reach(c.broker, c.identity(), bytes)
 }
 
 // written is what became of a message.
@@ -222,6 +229,10 @@ func (c *conn) writeMessage(version byte, d *delivery, now int64) written {
 	size := publishBytes(version, d, use)
 	if c.maxPacket > 0 && size > int(c.maxPacket) {
 		return tooLarge
+	}
+	if o.pile.size > 0 && !c.mayQueue(o.pile.size+size) { // one alone is sent at once
+		o.full = true
+		return outboxFull
 	}
 	o.pile.room(&c.broker.pieces, size)
 	last := &o.pile.pieces[len(o.pile.pieces)-1]

@@ -22,6 +22,7 @@ type session struct {
 	room     sync.Cond     // something was taken out of the queue, or the connection has gone
 	conn     *conn         // nil while the client is away
 	lasting  bool          // it outlives its connection
+	passing  bool          // it does not, and is not the node's
 	kept     bool          // it is stored
 	version  byte          // of the last connection
 	keep     time.Duration // after the client has gone
@@ -32,8 +33,9 @@ type session struct {
 	awaiting bool // the disk will have the queue's first unsent message, and then it goes on
 	will     *will
 
-	stored    usage // what is counted in Broker.stored
-	willBytes int   // of it
+	stored    usage // what is counted in Broker.stored if it is lasting, or in the tab
+	tab       tab
+	willBytes int // of it
 
 	// Of the table of sessions, and guarded by its lock.
 	since, until time.Time // while the client is away
@@ -109,6 +111,7 @@ func (s *session) take(c *conn, version byte, window uint16, keep time.Duration)
 		s.outlive()
 		s.kept = s.broker.keeper.stores()
 	}
+	s.passing = !s.lasting && c.listener != nil
 	dropped := s.dropLargeWill()
 	s.keepRecord()
 	s.pump()
@@ -168,7 +171,7 @@ func (s *session) enqueue(d *delivery) (need mark, lost Reason) {
 		s.remove(oldest)
 	}
 	if cost := s.costOf(d); !s.claim(cost, s.stored) {
-		lost = ReasonStoredFull
+		lost = s.full()
 		if !s.displace(cost) {
 			return 0, lost
 		}

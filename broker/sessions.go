@@ -254,7 +254,7 @@ func (s *session) end() {
 	clear(s.filters)
 	clear(s.received)
 	s.count(usage{}.minus(s.stored))
-	s.lasting, s.kept, s.willBytes = false, false, 0
+	s.lasting, s.passing, s.kept, s.willBytes = false, false, false, 0
 	s.queue = queue{byID: map[uint16]*delivery{}}
 }
 

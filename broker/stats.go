@@ -39,6 +39,7 @@ const (
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
 	ReasonRetainedFull         Reason = "retained-full"           // a retained message beyond MaxRetained or MaxRetainedBytes
 	ReasonStoredFull           Reason = "stored-full"             // what a session has no room for beyond MaxStoredMessages or MaxStoredBytes
+	ReasonWaitingFull          Reason = "waiting-full"            // what a connected client has no room for beyond MaxWaitingBytes
 	ReasonStorage              Reason = "storage"                 // a message that could not be written to the disk
 	ReasonThrottled            Reason = "throttled"               // a publish that had to wait for MaxPublishRate or MaxPublishBytesRate
 	ReasonReceiveMaximum       Reason = "receive-maximum"         // more QoS 2 messages than ReceiveMaximum without PUBREL
@@ -56,7 +57,7 @@ func Reasons() []Reason {
 		ReasonTooManyConnections, ReasonConnectRate, ReasonDisplaced, ReasonHandshake, ReasonOrigin, ReasonTimeout, ReasonMalformed, ReasonTooLarge,
 		ReasonVersion, ReasonIdentity, ReasonUsername, ReasonLogin, ReasonExpired, ReasonClientID, ReasonAuthMethod, ReasonWill, ReasonPublish,
 		ReasonReserved, ReasonRetained, ReasonQoS, ReasonSubscribe, ReasonTooManySubscriptions, ReasonDelivery, ReasonQueueFull,
-		ReasonRetainedFull, ReasonStoredFull, ReasonStorage, ReasonReceiveMaximum,
+		ReasonRetainedFull, ReasonStoredFull, ReasonWaitingFull, ReasonStorage, ReasonReceiveMaximum,
 		ReasonThrottled, ReasonSlow, ReasonCertificate, ReasonRevoked, ReasonTakenOver, ReasonDisconnected, ReasonPanic,
 	}
 }
@@ -69,6 +70,8 @@ type Stats struct {
 	Sessions, Subscriptions, Retained int
 	// StoredMessages and StoredBytes are what counts against the limits of these names.
 	StoredMessages, StoredBytes int
+	// WaitingBytes is what counts against MaxWaitingBytes.
+	WaitingBytes int
 	// Accepted counts the clients whose CONNECT was accepted.
 	Accepted uint64
 	// Received and Sent count PUBLISH packets.
@@ -184,6 +187,7 @@ func (b *Broker) Stats() Stats {
 	s.Connections, s.Pending = b.conns.counts()
 	held := b.stored.held()
 	s.StoredMessages, s.StoredBytes = held.messages, held.bytes
+	s.WaitingBytes = b.waiting.held().bytes
 	for r, c := range b.journal.counters {
 		s.ByReason[r] = c.total.Load()
 	}

@@ -1,6 +1,9 @@
 package broker
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // stored counts what the sessions hold that outlive their connections, on disk where there is a store and in memory in
 // any case. The node's own are not among them, so nothing that others have stored keeps a command from it.
@@ -46,10 +49,10 @@ func (t *stored) add(identity string, u usage) {
 
 // claim counts in if there is room: an identity may hold as much as it leaves to all others. So one alone gets half, two
 // get a third each, and however many want everything there is something left for the next.
-func (t *stored) claim(l *Limits, identity string, u usage) bool {
+func (t *stored) claim(most usage, identity string, u usage) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	left := usage{l.MaxStoredMessages, l.MaxStoredBytes}.minus(t.total).minus(u)
+	left := most.minus(t.total).minus(u)
 	if !t.of[identity].plus(u).within(left) {
 		return false
 	}
@@ -70,22 +73,37 @@ func (s *session) item(bytes int) usage { return usage{0, bytes + len(s.id) + it
 
 func (s *session) costOf(d *delivery) usage { return s.item(d.message.size()).plus(usage{messages: 1}) }
 
+// costOfFilter counts what each level of a subscription takes, beside its name.
+func (s *session) costOfFilter(filter string) usage {
+	return s.item(len(filter) + itemOverhead*strings.Count(filter, "/"))
+}
+
 // count counts in, or out what is negative.
 func (s *session) count(u usage) {
-	if s.lasting {
+	switch {
+	case s.lasting:
 		s.stored = s.stored.plus(u)
 		s.broker.stored.count(s.identity, u)
+	case s.passing:
+		if s.stored = s.stored.plus(u); s.stored.weight() <= freeRoom {
+			s.tab.pay(s.broker, s.identity)
+		}
 	}
 }
 
 // claim counts in if there is room. own is how much of what the session has is to be looked at for alwaysRoom.
 func (s *session) claim(u, own usage) bool {
+	l := s.broker.limits.Load()
 	switch {
-	case !s.lasting:
+	case !s.lasting && !s.passing:
 		return true
+	case !s.lasting:
+		if !s.tab.reach(s.broker, s.identity, s.stored.plus(u).weight()) {
+			return false
+		}
 	case own.bytes+u.bytes <= alwaysRoom:
 		s.broker.stored.count(s.identity, u)
-	case !s.broker.stored.claim(s.broker.limits.Load(), s.identity, u):
+	case !s.broker.stored.claim(usage{l.MaxStoredMessages, l.MaxStoredBytes}, s.identity, u):
 		return false
 	}
 	s.stored = s.stored.plus(u)
@@ -98,12 +116,20 @@ func (s *session) claimBeside(u usage) bool {
 	return s.claim(u, s.stored.minus(waiting))
 }
 
+// full is what there was no room for in a session.
+func (s *session) full() Reason {
+	if s.lasting {
+		return ReasonStoredFull
+	}
+	return ReasonWaitingFull
+}
+
 // outlive makes the session one that outlives its connection. It is new, or comes from the store.
 func (s *session) outlive() {
 	s.lasting = true
 	u := s.item(0)
 	for filter := range s.filters {
-		u = u.plus(s.item(len(filter)))
+		u = u.plus(s.costOfFilter(filter))
 	}
 	for range s.received {
 		u = u.plus(s.item(0))

@@ -44,8 +44,9 @@ func (b *Broker) judgeFilter(c *conn, s *session, asked *packets.Subscription) b
 	case s.isFull(asked.Filter):
 		b.denied(ReasonTooManySubscriptions, c, asked.Filter)
 		return packets.ErrQuotaExceeded.Code
-	case !s.claimFilter(asked.Filter):
-		b.denied(ReasonStoredFull, c, asked.Filter)
+	}
+	if reason := s.claimFilter(asked.Filter); reason != "" {
+		b.denied(reason, c, asked.Filter)
 		return packets.ErrQuotaExceeded.Code
 	}
 	return min(asked.Qos, d.MaxQoS)
@@ -58,11 +59,14 @@ func (s *session) isFull(filter string) bool {
 	return s.filters[filter] == nil && len(s.filters) >= s.broker.limits.Load().MaxSubscriptions
 }
 
-// claimFilter reports whether a subscription may be stored, and counts it in. What was subscribed to before is.
-func (s *session) claimFilter(filter string) bool {
+// claimFilter counts a subscription in, or says why there is no room for it. What was subscribed to before is counted.
+func (s *session) claimFilter(filter string) Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.filters[filter] != nil || s.claimBeside(s.item(len(filter)))
+	if s.filters[filter] != nil || s.claimBeside(s.costOfFilter(filter)) {
+		return ""
+	}
+	return s.full()
 }
 
 // subscribe makes a subscription that was claimed, or replaces one.
@@ -86,7 +90,7 @@ func (s *session) unsubscribe(filter string) (need mark, existed bool) {
 	}
 	delete(s.filters, filter)
 	s.broker.index.remove(s, filter)
-	s.count(usage{}.minus(s.item(len(filter))))
+	s.count(usage{}.minus(s.costOfFilter(filter)))
 	if s.kept {
 		need = s.broker.keeper.deleteSubscription(s, filter)
 	}

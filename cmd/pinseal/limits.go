@@ -37,6 +37,7 @@ type limitsConfig struct {
 	MaxPublishBytesRate      limit          `toml:"max_publish_bytes_rate"`
 	MaxQueuedMessages        limit          `toml:"max_queued_messages"`
 	MaxQueuedBytes           limit          `toml:"max_queued_bytes"`
+	MaxWaitingBytes          limit          `toml:"max_waiting_bytes"`
 }
 
 func (l limitsConfig) limits() broker.Limits {
@@ -70,5 +71,6 @@ func (l limitsConfig) limits() broker.Limits {
 		MaxPublishBytesRate:      int(l.MaxPublishBytesRate),
 		MaxQueuedMessages:        int(l.MaxQueuedMessages),
 		MaxQueuedBytes:           int(l.MaxQueuedBytes),
+		MaxWaitingBytes:          int(l.MaxWaitingBytes),
 	}
 }

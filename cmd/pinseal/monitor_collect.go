@@ -77,6 +77,7 @@ func (n *node) collectBroker(w *metrics.Writer) {
 	w.Gauge("pinseal_broker_sessions", "Sessions of connected and absent clients.", float64(s.Sessions))
 	w.Gauge("pinseal_broker_subscriptions", "Subscriptions of all sessions.", float64(s.Subscriptions))
 	w.Gauge("pinseal_broker_retained_messages", "Retained messages.", float64(s.Retained))
+	w.Gauge("pinseal_broker_waiting_bytes", "What waits in memory for connected clients, as max_waiting_bytes counts it.", float64(s.WaitingBytes))
 	w.Gauge("pinseal_broker_stored_messages", "Messages that sessions hold which outlive their connections, once for each session.", float64(s.StoredMessages))
 	w.Gauge("pinseal_broker_stored_bytes", "What these sessions hold in all, as max_stored_bytes counts it.", float64(s.StoredBytes))
 	w.Counter("pinseal_broker_accepted_total", "Clients that were let in.", s.Accepted)
