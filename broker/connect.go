@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"pinseal/broker/internal/frame"
@@ -34,6 +35,7 @@ func (b *Broker) connect(c *conn) bool {
 	}
 	clear(p.Whole) // a password may be in it
 	defer clear(pk.Connect.Password)
+	pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // it outlives the packet, which may be large
 	c.noteConnect(pk)
 	if r := b.judgeConnect(c, pk); r != nil {
 		c.end(r.reason, r.detail)
@@ -67,7 +69,7 @@ func (c *conn) noteConnect(pk *packets.Packet) {
 // willOf is the will that a CONNECT names.
 func willOf(c *conn, pk *packets.Packet) *will {
 	params := &pk.Connect
-	m := newMessage(params.WillTopic, params.WillPayload, params.WillQos, params.WillRetain, &params.WillProperties, time.Now())
+	m := newMessage(strings.Clone(params.WillTopic), slices.Clone(params.WillPayload), params.WillQos, params.WillRetain, &params.WillProperties, time.Now())
 	m.own, m.expires = c.listener == nil, 0
 	return &will{
 		message:  m,

@@ -25,7 +25,7 @@ func brokerGoroutines() []string {
 
 // mochi's Close hangs on idle and on stalled clients.
 func TestShutdownWhateverClientsDo(t *testing.T) {
-	s := start(t, func(c *broker.Config) { c.Limits.MaxQueuedBytes = 64 << 10 })
+	s := start(t, func(c *broker.Config) { c.Limits.MaxQueuedBytes, c.Limits.MaxWaitingBytes = 64<<10, 1<<30 })
 	hello := s.clientHello(t)
 	bob := s.connect(t, "bob", "flood")
 	for range 7 {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -16,7 +17,7 @@ func (b *Broker) readSubscribe(c *conn, s *session, pk *packets.Packet) {
 		code := b.judgeFilter(c, s, asked)
 		if code < packets.ErrUnspecifiedError.Code {
 			sub := &subscription{
-				filter: asked.Filter, qos: code, noLocal: asked.NoLocal, retainAsPublished: asked.RetainAsPublished,
+				filter: strings.Clone(asked.Filter), qos: code, noLocal: asked.NoLocal, retainAsPublished: asked.RetainAsPublished,
 				retainHandling: asked.RetainHandling, identifier: asked.Identifier,
 			}
 			at, existed := s.subscribe(sub)
