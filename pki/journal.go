@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"pinseal/internal/atomicfile"
@@ -57,12 +58,20 @@ func (j *Journal) Append(e Entry) (err error) {
 	if err := file.Truncate(end); err != nil {
 		return err
 	}
-	if _, err := file.WriteAt(append(text, '\n'), end); err != nil {
+	// The line before is written again: who appended it may have been told that
+	// its sync failed. The kernel takes it for written then, and a sync without a
+	// write says nothing about it (fsync(2), under EIO).
+	from := end
+	if len(line) > 0 {
+		text = slices.Concat(line, []byte("\n"), text)
+		from -= int64(len(line)) + 1
+	}
+	if _, err := file.WriteAt(append(text, '\n'), from); err != nil {
 		return errors.Join(err, file.Truncate(end))
 	}
 	if err := file.Sync(); err != nil {
-		// Whether the line is on the disk is unknown; it stays, because it is in order.
-		return err
+		// Whether the line is on the disk is unknown; there it would be in order.
+		return errors.Join(err, file.Truncate(end))
 	}
 	return atomicfile.SyncFolder(filepath.Dir(j.path))
 }

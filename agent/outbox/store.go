@@ -31,7 +31,7 @@ func openStore(path string, o Options) (*store, error) {
 	if err := create(path, o); err != nil {
 		return nil, err
 	}
-	err := s.file.Open(false)
+	err := s.file.Open()
 	if err == nil {
 		_, _, err = s.index()
 	}
@@ -50,7 +50,7 @@ func openStore(path string, o Options) (*store, error) {
 	if err := create(path, o); err != nil {
 		return nil, err
 	}
-	return s, s.file.Open(false)
+	return s, s.file.Open()
 }
 
 // shrink gives back what a backlog took that is gone.
@@ -148,7 +148,7 @@ func (s *store) ready() error {
 	if s.file.IsOpen() {
 		return nil
 	}
-	return s.file.Open(true)
+	return s.file.Open()
 }
 
 func key(c *chunk) []byte { return binary.BigEndian.AppendUint64(nil, c.first) }

@@ -87,28 +87,28 @@ func options(open OpenFunc) *bbolt.Options {
 // IsOpen reports whether it is open.
 func (f *File) IsOpen() bool { return f.bolt != nil }
 
-// Open opens the existing file and checks its structure; what the buckets hold is not looked at. again says that this
-// process had it open before and an error of the disk has ended that: what the kernel may wrongly take for written is
-// written again. After an error it is closed.
-func (f *File) Open(again bool) error {
-	if err := f.open(again); err != nil {
+// Open opens the existing file and checks its structure; what the buckets hold is not looked at. What the kernel may
+// wrongly take for written is written again: this process, or one before it, may have been told of a sync that failed.
+// After an error it is closed.
+func (f *File) Open() error {
+	if err := f.open(); err != nil {
 		return Also(err, f.Close())
 	}
 	return nil
 }
 
-func (f *File) open(again bool) (err error) {
+func (f *File) open() (err error) {
 	defer f.guard(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	f.bolt, err = bbolt.Open(f.path, 0o600, options(func(name string, _ int, perm os.FileMode) (*os.File, error) {
-		return f.openLocked(name, perm, again)
+		return f.openLocked(name, perm)
 	}))
 	return err
 }
 
 // openLocked opens the file for bbolt: never creating it, and only after the
 // lock is held and the content was checked.
-func (f *File) openLocked(name string, perm os.FileMode, again bool) (*os.File, error) {
+func (f *File) openLocked(name string, perm os.FileMode) (*os.File, error) {
 	file, err := f.openFile(name, os.O_RDWR, perm)
 	if err != nil {
 		return nil, WithoutPath(err)
@@ -117,13 +117,13 @@ func (f *File) openLocked(name string, perm os.FileMode, again bool) (*os.File, 
 	if err == nil {
 		err = hasName(file)
 	}
-	if err == nil && !again {
+	if err == nil {
 		err = Settle(file)
 	}
 	if err == nil {
 		f.used, err = check(file)
 	}
-	if err == nil && again {
+	if err == nil {
 		err = rewriteMeta(file)
 	}
 	if err != nil {

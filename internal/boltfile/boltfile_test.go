@@ -32,7 +32,7 @@ func put(tx *bbolt.Tx) error { return tx.Bucket([]byte("b")).Put([]byte("k"), []
 func TestOpenAgain(t *testing.T) {
 	d := &disktest.Disk{}
 	f := boltfile.New(create(t), d.Open)
-	if err := errors.Join(f.Open(false), f.Update(put)); err != nil {
+	if err := errors.Join(f.Open(), f.Update(put)); err != nil {
 		t.Fatal(err)
 	}
 	d.Fill(t)
@@ -40,7 +40,7 @@ func TestOpenAgain(t *testing.T) {
 		t.Error("a full disk took it")
 	}
 	d.MakeRoom()
-	if err := errors.Join(f.Close(), f.Open(true), f.Update(put)); err != nil {
+	if err := errors.Join(f.Close(), f.Open(), f.Update(put)); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 	err := f.View(func(tx *bbolt.Tx) error {
@@ -67,14 +67,14 @@ func TestOpenRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := boltfile.New(path, os.OpenFile)
-		if err := f.Open(false); !errors.Is(err, boltfile.ErrDamaged) || f.IsOpen() {
+		if err := f.Open(); !errors.Is(err, boltfile.ErrDamaged) || f.IsOpen() {
 			t.Errorf("%s: %v, open %v", name, err, f.IsOpen())
 		}
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := boltfile.New(path, os.OpenFile).Open(false); !errors.Is(err, fs.ErrNotExist) {
+	if err := boltfile.New(path, os.OpenFile).Open(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
@@ -82,10 +82,10 @@ func TestOpenRefuses(t *testing.T) {
 func TestInUse(t *testing.T) {
 	path := create(t)
 	f := boltfile.New(path, os.OpenFile)
-	if err := f.Open(false); err != nil {
+	if err := f.Open(); err != nil {
 		t.Fatal(err)
 	}
-	if err := boltfile.New(path, os.OpenFile).Open(false); !errors.Is(err, boltfile.ErrInUse) {
+	if err := boltfile.New(path, os.OpenFile).Open(); !errors.Is(err, boltfile.ErrInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := f.Close(); err != nil {

@@ -107,8 +107,10 @@ func parseMeta(page []byte) (boltMeta, bool) {
 }
 
 // rewriteMeta writes both meta pages as they are read, one after the other.
-// After a failed sync the kernel may take a meta page for written that is not
-// on disk; the next commit would then overwrite pages that the disk still needs.
+// After a failed sync the kernel takes a meta page for written that is not on
+// disk, and another sync succeeds without writing it (fsync(2), under EIO); the
+// next commit would then overwrite pages that the disk still needs. That the
+// sync failed was told to a process that may have ended since.
 func rewriteMeta(f *os.File) error {
 	for id := range int64(2) {
 		page := make([]byte, PageSize)

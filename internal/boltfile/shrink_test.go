@@ -39,8 +39,8 @@ func bloated(t *testing.T, open boltfile.OpenFunc) (f *boltfile.File, path strin
 		return errors.Join(err, inner.Put([]byte("empty"), nil))
 	}
 	err := errors.Join(
-		f.Open(false), f.Update(put), f.Update(nested), f.Update(numbers(0, 2000, fill)), f.Update(numbers(50, 2000, (*bbolt.Bucket).Delete)),
-		f.Close(), f.Open(false))
+		f.Open(), f.Update(put), f.Update(nested), f.Update(numbers(0, 2000, fill)), f.Update(numbers(50, 2000, (*bbolt.Bucket).Delete)),
+		f.Close(), f.Open())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,13 +102,13 @@ func TestShrink(t *testing.T) {
 	if got := dump(t, f); got != content {
 		t.Error("the content has changed")
 	}
-	if err := boltfile.New(path, os.OpenFile).Open(false); !errors.Is(err, boltfile.ErrInUse) {
+	if err := boltfile.New(path, os.OpenFile).Open(); !errors.Is(err, boltfile.ErrInUse) {
 		t.Errorf("the new file is not locked: %v", err)
 	}
 	if done, err := f.Shrink(least); done || err != nil {
 		t.Errorf("once more: %v, %v", done, err)
 	}
-	if err := errors.Join(f.Update(put), f.Close(), f.Open(false), f.View(func(tx *bbolt.Tx) error {
+	if err := errors.Join(f.Update(put), f.Close(), f.Open(), f.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			t.Error(err)
 		}
@@ -170,7 +170,7 @@ func TestShrinkOnFullDisk(t *testing.T) {
 				t.Error("it has changed")
 			}
 			d.MakeRoom()
-			if err := errors.Join(f.Close(), f.Open(true), f.Update(put)); err != nil {
+			if err := errors.Join(f.Close(), f.Open(), f.Update(put)); err != nil {
 				t.Errorf("with room again: %v", err)
 			}
 		})
@@ -191,10 +191,10 @@ func TestOpenAfterShrink(t *testing.T) {
 		}
 		return old, err
 	})
-	if err := other.Open(false); !errors.Is(err, boltfile.ErrInUse) {
+	if err := other.Open(); !errors.Is(err, boltfile.ErrInUse) {
 		t.Errorf("the file that has gone: %v", err)
 	}
-	if err := errors.Join(f.Close(), other.Open(false), other.Close(), f.Open(false)); err != nil {
+	if err := errors.Join(f.Close(), other.Open(), other.Close(), f.Open()); err != nil {
 		t.Errorf("the new one: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func openBolt(folder string) (*boltfile.File, error) {
 		return nil, err
 	}
 	f := boltfile.New(path, os.OpenFile)
-	return f, f.Open(false)
+	return f, f.Open()
 }
 
 // liveShrink is a database that gets large, is emptied but for a value, and shrinks; and then gets another value.
@@ -50,7 +50,7 @@ func liveShrink(folder string, tell func(string, ...any)) error {
 		}
 		come := func(b *bbolt.Bucket) error { return b.Put([]byte("bulk"), make([]byte, bulk)) }
 		gone := func(b *bbolt.Bucket) error { return b.Delete([]byte("bulk")) }
-		if err := errors.Join(put("before"), inBucket(come), inBucket(gone), f.Close(), f.Open(false)); err != nil {
+		if err := errors.Join(put("before"), inBucket(come), inBucket(gone), f.Close(), f.Open()); err != nil {
 			return err
 		}
 		if done, err := f.Shrink(toShrink); !done || err != nil {

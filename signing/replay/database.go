@@ -54,7 +54,7 @@ func openDatabase(path string, o Options) (*database, content, error) {
 			return nil, content{}, err
 		}
 	}
-	c, err := d.open(false)
+	c, err := d.open()
 	if err != nil {
 		return nil, content{}, err
 	}
@@ -95,16 +95,16 @@ func (d *database) readLog(c *content, since time.Time) error {
 }
 
 // open opens the existing file, checks it and reads it.
-func (d *database) open(again bool) (content, error) {
-	c, err := d.openAndRead(again)
+func (d *database) open() (content, error) {
+	c, err := d.openAndRead()
 	if err != nil {
 		return c, also(err, d.close())
 	}
 	return c, nil
 }
 
-func (d *database) openAndRead(again bool) (c content, err error) {
-	if err := d.bolt.Open(again); err != nil {
+func (d *database) openAndRead() (c content, err error) {
+	if err := d.bolt.Open(); err != nil {
 		return c, err
 	}
 	err = d.bolt.View(func(tx *bbolt.Tx) error {
@@ -169,7 +169,7 @@ func (d *database) beginEpoch(changes []change, last bool) (err error) {
 }
 
 func (d *database) reopen() error {
-	c, err := d.open(true)
+	c, err := d.open()
 	if err != nil {
 		return err
 	}

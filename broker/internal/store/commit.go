@@ -131,7 +131,7 @@ func (s *Store) openAgain() error {
 	if err := s.file.Close(); err != nil {
 		return err
 	}
-	if err := s.file.Open(true); err != nil {
+	if err := s.file.Open(); err != nil {
 		return err
 	}
 	return s.file.View(s.check)

@@ -125,7 +125,7 @@ func (s *Store) open() error {
 			return err
 		}
 	}
-	if err := s.file.Open(false); err != nil {
+	if err := s.file.Open(); err != nil {
 		return err
 	}
 	if err := s.file.View(s.check); err != nil {
