@@ -18,6 +18,7 @@ import (
 
 	"pinseal/agent"
 	"pinseal/agent/actuator"
+	"pinseal/internal/boltfile/disktest"
 	"pinseal/internal/freeport"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
@@ -262,6 +263,7 @@ type setup struct {
 	address string
 	replay  string // path
 	since   time.Time
+	disk    *disktest.Disk
 	change  func(*agent.Config)
 }
 
@@ -281,7 +283,11 @@ func startNode(t *testing.T, s setup) *node {
 		s.replay = filepath.Join(t.TempDir(), "state.db")
 	}
 	var err error
-	if n.store, err = replay.Open(s.replay, replay.Options{Since: s.since}); err != nil {
+	options := replay.Options{Since: s.since}
+	if s.disk != nil {
+		options.OpenFile = s.disk.Open
+	}
+	if n.store, err = replay.Open(s.replay, options); err != nil {
 		t.Fatal(err)
 	}
 	n.observe()

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/internal/boltfile/disktest"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
 )
@@ -242,6 +243,34 @@ func TestRecordThatCannotBeKept(t *testing.T) {
 	}
 	if n.led.count() != 0 {
 		t.Error("acted on nevertheless")
+	}
+}
+
+// A command that the disk did not take is acted on when it is sent again as it is, and once.
+func TestRecordThatCannotBeKeptForAWhile(t *testing.T) {
+	d := &disktest.Disk{}
+	n := startNode(t, setup{disk: d})
+	if got := n.command("operator", ledTopic, n.sealed(t, "operator", ledTopic, `"off"`)); got != signing.ReasonApplied {
+		t.Fatalf("got %s", got)
+	}
+	d.Fill(t)
+	on, before := n.sealed(t, "operator", ledTopic, `"on"`), n.led.count()
+	for range 2 {
+		if got := n.command("operator", ledTopic, on); got != signing.ReasonHardware {
+			t.Errorf("on a full disk, got %s", got)
+		}
+	}
+	if n.led.count() != before {
+		t.Error("acted on nevertheless")
+	}
+	d.MakeRoom()
+	for _, want := range []signing.Reason{signing.ReasonApplied, signing.ReasonDuplicate} {
+		if got := n.command("operator", ledTopic, on); got != want {
+			t.Errorf("with room again, got %s, want %s", got, want)
+		}
+	}
+	if n.led.count() != before+1 {
+		t.Errorf("the line was driven %d times", n.led.count()-before)
 	}
 }
 

@@ -3,6 +3,7 @@ package replay
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,44 @@ import (
 type Commit struct {
 	done chan struct{}
 	err  error // written before done is closed
+
+	accepted []accepted // what waits for it
+}
+
+// accepted is a message that was New.
+type accepted struct {
+	key   recordKey
+	entry entry
+}
+
+// refusals are the entries of records whose commit has failed, and which were not New again since. All of them are in
+// their records, which bounds them.
+type refusals map[recordKey][]entry
+
+// add notes what waited for a commit that has failed.
+func (r refusals) add(list []accepted, records map[recordKey]*entries) {
+	for _, a := range list {
+		still := records[a.key]
+		if still == nil {
+			continue // it was reset meanwhile
+		}
+		r[a.key] = slices.DeleteFunc(append(r[a.key], a.entry), func(e entry) bool { return !slices.Contains(*still, e) })
+		if len(r[a.key]) == 0 {
+			delete(r, a.key)
+		}
+	}
+}
+
+// take reports whether the entry was refused, and is not any more.
+func (r refusals) take(key recordKey, e entry) bool {
+	i := slices.Index(r[key], e)
+	if i < 0 {
+		return false
+	}
+	if r[key] = slices.Delete(r[key], i, i+1); len(r[key]) == 0 {
+		delete(r, key)
+	}
+	return true
 }
 
 func newCommit() *Commit { return &Commit{done: make(chan struct{})} }
@@ -20,8 +59,8 @@ func (c *Commit) finish(err error) {
 }
 
 // Wait returns nil once the decision is on disk, or why it is not: then the
-// number is used up all the same, and the message must not be acted on. It may
-// be called any number of times and from any goroutine.
+// message must not be acted on. Its number is used up for any other, and the
+// same message may come again. It may be called any number of times and from any goroutine.
 func (c *Commit) Wait() error {
 	<-c.done
 	return c.err
@@ -145,6 +184,9 @@ func (s *Store) settle(b batch, err error) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil { // the next commit tries again
+		if b.commit != nil {
+			s.refused.add(b.commit.accepted, s.records)
+		}
 		putKeys(s.urgent, b.urgent)
 		putKeys(s.logged, b.logged)
 		putKeys(s.due, b.due)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"pgregory.net/rapid"
 
 	"pinseal/signing/replay"
 )
@@ -57,8 +58,8 @@ func (d *disk) breaks(t *testing.T, device string, mode string) {
 	defer d.mu.Unlock()
 	d.mode = mode
 	for _, file := range d.files {
-		if !strings.HasSuffix(file.Name(), d.only) {
-			continue
+		if !strings.HasSuffix(file.Name(), d.only) || file.Fd() == ^uintptr(0) {
+			continue // another, or closed
 		}
 		name, flag := device, os.O_RDWR
 		if device == "" {
@@ -305,4 +306,116 @@ func TestOneOfManyIsNew(t *testing.T) {
 	if c, l := commands.Load(), legacy.Load(); c != 100 || l != 100 || telemetry.Load() != 100 {
 		t.Errorf("new: %d commands, %d telemetry, %d legacy, want 100 each", c, telemetry.Load(), l)
 	}
+}
+
+// A command that was not acted on, because it could not be recorded, is New again; nothing else is, and it is so once.
+func TestRefusedCommandComesAgain(t *testing.T) {
+	p, d := path(t), &disk{}
+	s := open(t, p, replay.Options{OpenFile: d.open, FlushEvery: time.Hour})
+	kinds := map[string]func(n uint64, text string) (replay.Outcome, *replay.Commit){
+		"command": func(n uint64, text string) (replay.Outcome, *replay.Commit) {
+			return s.Command("k", "led", n, digest(text))
+		},
+		"legacy": func(n uint64, text string) (replay.Outcome, *replay.Commit) {
+			return s.Legacy("k", int64(n), digest(text))
+		},
+	}
+	for name, send := range kinds {
+		want := func(what string, n uint64, text string, want replay.Outcome, durable bool) {
+			t.Helper()
+			if o, c := send(n, text); o != want || (c.Wait() == nil) != durable {
+				t.Errorf("%s, %s: %v, %v, want %v", name, what, o, c.Wait(), want)
+			}
+		}
+		want("before", 1, "a", replay.New, true)
+		d.breaks(t, "/dev/full", "gone")
+		want("not recorded", 2, "a", replay.New, false)
+		want("and again", 2, "a", replay.New, false)
+		if name == "command" {
+			want("another with its number", 2, "b", replay.Equivocation, true)
+		}
+		want("what was recorded before", 1, "a", replay.Replay, true)
+		d.comesBack()
+		want("with room again", 2, "a", replay.New, true)
+		want("and once more", 2, "a", replay.Duplicate, true)
+
+		d.breaks(t, "/dev/full", "gone")
+		want("not recorded", 3, "a", replay.New, false)
+		d.comesBack()
+		want("a newer one", 4, "a", replay.New, true)
+		want("the older of the two", 3, "a", replay.Replay, true)
+		want("the newer one", 4, "a", replay.Duplicate, true)
+	}
+	after := open(t, copyState(t, p), replay.Options{})
+	if o, _ := after.Command("k", "led", 4, digest("a")); o != replay.Duplicate {
+		t.Errorf("after a power cut: %v", o)
+	}
+}
+
+// Of many copies that come at once one is acted on.
+func TestRefusedCommandComesManyTimes(t *testing.T) {
+	d := &disk{}
+	s := open(t, path(t), replay.Options{OpenFile: d.open, FlushEvery: time.Hour})
+	for n := range uint64(10) {
+		d.breaks(t, "/dev/full", "gone")
+		var acted atomic.Int64
+		var all sync.WaitGroup
+		send := func() {
+			if o, c := s.Command("k", "led", n+1, digest("a")); o == replay.New && c.Wait() == nil {
+				acted.Add(1)
+			}
+		}
+		for range 20 {
+			all.Go(send)
+		}
+		d.comesBack()
+		all.Wait()
+		send() // at least now
+		if acted.Load() != 1 {
+			t.Fatalf("number %d was acted on %d times", n+1, acted.Load())
+		}
+	}
+}
+
+// Whatever the disk does, restarts and power cuts too: nothing is acted on twice, nothing after a newer one, and no two
+// messages with one number.
+func TestNothingIsActedOnTwice(outer *testing.T) {
+	inMemory(outer)
+	rapid.Check(outer, func(t *rapid.T) {
+		dir, files, d := outer.TempDir(), 0, &disk{}
+		var s *replay.Store
+		start := func() {
+			var err error
+			if s, err = replay.Open(filepath.Join(dir, fmt.Sprint(files)), replay.Options{OpenFile: d.open, FlushEvery: time.Hour, LogPages: 4}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start()
+		defer func() { _ = s.Close() }()
+		acted, newest := map[uint64]byte{}, uint64(0)
+		t.Repeat(map[string]func(*rapid.T){
+			"send": func(t *rapid.T) {
+				n, text := newest+rapid.Uint64Range(0, 3).Draw(t, "above")-min(newest, 1), rapid.ByteRange('a', 'b').Draw(t, "text")
+				o, c := s.Command("k", "led", n, digest(string(text)))
+				if o != replay.New || c.Wait() != nil {
+					return
+				}
+				if before, twice := acted[n]; twice || len(acted) > 0 && n < newest {
+					t.Fatalf("%d %c was acted on after %d, and before as %c", n, text, newest, before)
+				}
+				acted[n], newest = text, max(n, newest)
+			},
+			"break":   func(*rapid.T) { d.breaks(outer, "/dev/full", "gone") },
+			"repair":  func(*rapid.T) { d.comesBack() },
+			"restart": func(*rapid.T) { d.comesBack(); _ = s.Close(); start() }, // a disk that was broken until now is an error of Close
+			"power cut": func(*rapid.T) {
+				d.comesBack()
+				from := filepath.Join(dir, fmt.Sprint(files))
+				files++
+				copyFiles(t, from, filepath.Join(dir, fmt.Sprint(files)))
+				_ = s.Close()
+				start()
+			},
+		})
+	})
 }

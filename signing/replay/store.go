@@ -51,6 +51,7 @@ type Store struct {
 	records map[recordKey]*entries
 	count   map[string]int // records by kid
 	next    *Commit        // of the decisions not yet taken up by the goroutine
+	refused refusals
 	// What differs from the database. A key without a record is to be deleted there.
 	urgent map[recordKey]struct{} // to be written at once
 	logged map[recordKey]struct{} // in the log
@@ -82,7 +83,8 @@ func Open(path string, o Options) (*Store, error) {
 		since: content.since, database: d, flushEvery: o.FlushEvery, settled: newCommit(),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		records: content.records, count: map[string]int{},
-		urgent: map[recordKey]struct{}{}, logged: map[recordKey]struct{}{}, lazy: map[recordKey]struct{}{}, due: map[recordKey]struct{}{},
+		refused: refusals{},
+		urgent:  map[recordKey]struct{}{}, logged: map[recordKey]struct{}{}, lazy: map[recordKey]struct{}{}, due: map[recordKey]struct{}{},
 	}
 	s.settled.finish(nil)
 	putKeys(s.logged, content.logged)
@@ -103,7 +105,7 @@ func (s *Store) Since() time.Time { return s.since }
 func (s *Store) Commits() (all, failed uint64) { return s.commits.Load(), s.failures.Load() }
 
 // Command judges a command for an output and, where it is New, uses its number
-// up at once. It must be acted on only when it is New and [Commit.Wait] returned
+// up at once. After a Commit that failed, the same command is New again. It must be acted on only when it is New and [Commit.Wait] returned
 // nil. The Commit is never nil; with any outcome but New nothing is left to
 // wait for.
 func (s *Store) Command(kid, output string, seq uint64, digest [32]byte) (Outcome, *Commit) {
@@ -114,7 +116,8 @@ func (s *Store) Command(kid, output string, seq uint64, digest [32]byte) (Outcom
 	if r == nil {
 		return Replay, s.settled
 	}
-	return s.durably(key, r.acceptHighest(entry{seq, digest}, commands.most()))
+	e := entry{seq, digest}
+	return s.durably(key, e, r.acceptHighest(e, commands.most()))
 }
 
 // Legacy judges a message of the legacy format by the second it carries
@@ -130,7 +133,8 @@ func (s *Store) Legacy(kid string, second int64, digest [32]byte) (Outcome, *Com
 	if r == nil {
 		return Replay, s.settled
 	}
-	return s.durably(key, r.acceptSecond(entry{uint64(second), digest}, legacy.most()))
+	e := entry{uint64(second), digest}
+	return s.durably(key, e, r.acceptSecond(e, legacy.most()))
 }
 
 // Telemetry judges a telemetry message and remembers it where it is New, on
@@ -158,6 +162,7 @@ func (s *Store) Reset(kid string) error {
 	for key := range s.records {
 		if key.kid == kid {
 			delete(s.records, key)
+			delete(s.refused, key)
 			s.urgent[key] = struct{}{}
 		}
 	}
@@ -196,13 +201,22 @@ func (s *Store) record(key recordKey) *entries {
 	return r
 }
 
-// durably sends a change of the record on its way. s.mu is held.
-func (s *Store) durably(key recordKey, o Outcome) (Outcome, *Commit) {
+// durably sends a change of the record on its way. A message whose commit has failed is New once more when it comes
+// again, as long as its number is the highest: nobody was told to act on it, and nobody will be before this commit, which
+// holds it again whatever of it is on disk. s.mu is held.
+func (s *Store) durably(key recordKey, e entry, o Outcome) (Outcome, *Commit) {
+	if o == Duplicate && s.refused.take(key, e) {
+		o = New
+	}
 	if o != New {
 		return o, s.settled
 	}
 	s.urgent[key] = struct{}{}
-	return o, s.enqueue()
+	c := s.enqueue()
+	if !s.closed {
+		c.accepted = append(c.accepted, accepted{key, e})
+	}
+	return o, c
 }
 
 // enqueue returns the commit that will hold everything decided so far. s.mu is held.
