@@ -34,6 +34,13 @@ func (r *remote) subscriptions() []mqtt.Subscription {
 	return []mqtt.Subscription{{Filter: r.receipts, QoS: 1}, {Filter: r.verdicts, QoS: 1}}
 }
 
+// connected has telemetry sent again that an earlier connection may have lost behind its end.
+func (r *remote) connected() {
+	if r != nil {
+		r.outbox.Again()
+	}
+}
+
 // runOutbox publishes what waits in the outbox until ctx ends.
 func (a *Agent) runOutbox(ctx context.Context) {
 	if a.remote == nil {

@@ -149,7 +149,7 @@ func (a *Agent) clientConfig() mqtt.Config {
 		Subscriptions: subs,
 		MaxPayload:    signing.MaxSealedBytes,
 		OnMessage:     a.receive,
-		OnUp:          func() { a.cfg.OnBroker(true); a.announce(); a.time.connected() },
+		OnUp:          func() { a.cfg.OnBroker(true); a.announce(); a.time.connected(); a.remote.connected() },
 		OnDown:        func(error) { a.cfg.OnBroker(false) },
 		Log:           a.cfg.Log,
 	}

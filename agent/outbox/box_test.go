@@ -1,12 +1,14 @@
 package outbox_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,35 @@ import (
 )
 
 const fast = 1e6 // messages a second
+
+// A new connection to the broker does not wait for the answers to what an old one had.
+func TestAgain(t *testing.T) {
+	b := open(t, filepath.Join(t.TempDir(), "outbox.db"), outbox.Options{RetryAfter: time.Hour})
+	defer closeBox(t, b)
+	key := newKey(t)
+	put(t, b, seal(t, key, 1), seal(t, key, 2))
+	ctx, cancel := context.WithCancel(t.Context())
+	published := make(chan uint64)
+	var running sync.WaitGroup
+	running.Go(func() {
+		b.Run(ctx, func(m outbox.Message, done func(error)) {
+			done(nil)
+			published <- m.Number
+		})
+	})
+	for life := range 3 {
+		for want := uint64(1); want <= 2; want++ {
+			if got := <-published; got != want {
+				t.Errorf("connection %d: published %d, want %d", life, got, want)
+			}
+		}
+		if life < 2 {
+			b.Again()
+		}
+	}
+	cancel()
+	running.Wait()
+}
 
 // silent is a receiver that never answers.
 func silent(outbox.Message) {}

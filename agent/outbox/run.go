@@ -42,6 +42,17 @@ func (b *Box) handed(i *item, err error) {
 	b.signal()
 }
 
+// Again has published at once what the broker has had without an answer: it may have died with the receiver, or lost it.
+// It is for when there is a new connection.
+func (b *Box) Again() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, i := range b.flying {
+		i.retry, i.wait = time.Time{}, 0
+	}
+	b.signal()
+}
+
 // idle is how long Run sleeps when there is nothing to wait for.
 const idle = time.Hour
 

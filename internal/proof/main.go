@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"pinseal/agent/outbox"
 )
 
 func main() {
@@ -52,6 +54,7 @@ type scale struct {
 	replays, restarts   int
 	telemetry           int
 	kills               int
+	receiverKills       int
 	clockRounds         int
 	fullDisk            bool
 	cutStep             int           // pages
@@ -64,14 +67,14 @@ type scale struct {
 
 func full() scale {
 	return scale{
-		flipped: 24, replays: 1_000_000, restarts: 24, telemetry: 1_000_000, kills: 400, clockRounds: 25, cutStep: 1, fullDisk: true, calm: 10 * time.Second,
+		flipped: 24, replays: 1_000_000, restarts: 24, telemetry: 1_000_000, kills: 400, receiverKills: 200, clockRounds: 25, cutStep: 1, fullDisk: true, calm: 10 * time.Second,
 		commandsPerSecond: 50, forgeriesPerSecond: 10_000, oversizedPerSecond: 200, telemetryDuplicates: 0.1,
 	}
 }
 
 func brief() scale {
 	s := full()
-	s.flipped, s.replays, s.restarts, s.telemetry, s.kills, s.clockRounds, s.cutStep, s.calm = 2, 2_000, 2, 2_000, 5, 1, 4, 500*time.Millisecond
+	s.flipped, s.replays, s.restarts, s.telemetry, s.kills, s.receiverKills, s.clockRounds, s.cutStep, s.calm = 2, 2_000, 2, 2_000, 5, 9, 1, 4, 500*time.Millisecond
 	s.forgeriesPerSecond, s.fullDisk = 1_000, false
 	return s
 }
@@ -97,6 +100,7 @@ func experiments() []experiment {
 		{"replays", func(ctx context.Context, l *lab) ([]*row, error) { return replays(ctx, l, nothing) }},
 		{"telemetry", func(ctx context.Context, l *lab) ([]*row, error) { return telemetry(ctx, l, tolerated) }},
 		{"kills", func(ctx context.Context, l *lab) ([]*row, error) { return kills(ctx, l, nothing) }},
+		{"receipts", func(ctx context.Context, l *lab) ([]*row, error) { return receipts(ctx, l, (*outbox.Box).Put) }},
 		{"disk", disk},
 		{"clock", clocks},
 		{"floods", func(ctx context.Context, l *lab) ([]*row, error) { return floods(ctx, l, floodKinds(), usualRates) }},

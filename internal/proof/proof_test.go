@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/agent/outbox"
 	"pinseal/signing"
 )
 
@@ -144,6 +145,33 @@ func TestKillsNoticeANodeThatForgets(t *testing.T) {
 	l.kills = 15 // on a busy machine every second life ends before it acted on anything
 	rows, err := kills(t.Context(), l, forgetful())
 	checkNoticed(t, rows[0], err, "acted on 2 times")
+}
+
+func TestReceiptsNoticeWhatIsLost(t *testing.T) {
+	t.Parallel()
+	n := 0
+	rows, err := receipts(t.Context(), testLab(t), func(b *outbox.Box, m outbox.Message) error {
+		if n++; n%10 == 0 {
+			return nil
+		}
+		return b.Put(m)
+	})
+	checkNoticed(t, rows[0], err, "never came")
+}
+
+func TestReceiptsNoticeDisorder(t *testing.T) {
+	t.Parallel()
+	held := map[string]*outbox.Message{}
+	rows, err := receipts(t.Context(), testLab(t), func(b *outbox.Box, m outbox.Message) error {
+		before := held[m.Topic]
+		if before == nil {
+			held[m.Topic] = &m
+			return nil
+		}
+		held[m.Topic] = nil
+		return errors.Join(b.Put(m), b.Put(*before))
+	})
+	checkNoticed(t, rows[0], err, "without a kill since it was sent")
 }
 
 // A node that acts twice need not say so.
