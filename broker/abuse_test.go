@@ -403,10 +403,12 @@ func TestAbuseWills(t *testing.T) {
 		abrupt := s.attackMQTT(t, will(delayed))
 		_ = abrupt.Close()
 		eventually(t, "the will waits", func() bool { return s.Stats().Connections <= 3 })
+		refused := s.Stats().ByReason[broker.ReasonWill]
 		if err := s.SetPolicy(rules("other")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2500 * time.Millisecond) // in which it would come: nothing tells that it will not
+		// It is the last that is due: the others would have come before it.
+		eventually(t, "the will is refused when it is due", func() bool { return s.Stats().ByReason[broker.ReasonWill] > refused })
 		stop()
 	})
 }
