@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -95,6 +96,11 @@ func (c *conn) Close() error {
 
 func (c *conn) flush() {
 	o := &c.out
+	if c.listener != nil {
+		// What runs already goes first: the node with the command that is acknowledged here, and who writes to this
+		// client, whose packets then leave together.
+		runtime.Gosched()
+	}
 	for {
 		o.mu.Lock()
 		pending, full := o.pile, o.full

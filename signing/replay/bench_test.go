@@ -82,6 +82,8 @@ func BenchmarkDurable(b *testing.B) {
 			}
 			wg.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
+			commits, _ := s.Commits()
+			b.ReportMetric(float64(b.N)/float64(commits), "commands/commit")
 		})
 	}
 }

@@ -9,8 +9,9 @@ import (
 
 // Commit is one way to the disk, shared by all decisions that wait for it.
 type Commit struct {
-	done chan struct{}
-	err  error // written before done is closed
+	store *Store
+	done  chan struct{}
+	err   error // written before done is closed
 
 	accepted []accepted // what waits for it
 }
@@ -51,19 +52,50 @@ func (r refusals) take(key recordKey, e entry) bool {
 	return true
 }
 
-func newCommit() *Commit { return &Commit{done: make(chan struct{})} }
+func newCommit(s *Store) *Commit { return &Commit{store: s, done: make(chan struct{})} }
 
 func (c *Commit) finish(err error) {
 	c.err = err
 	close(c.done)
 }
 
+func (c *Commit) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Wait returns nil once the decision is on disk, or why it is not: then the
 // message must not be acted on. Its number is used up for any other, and the
 // same message may come again. It may be called any number of times and from any goroutine.
+//
+// Who waits while nobody writes does it here: it would take longer to wake up
+// the goroutine of the store and be woken by it.
 func (c *Commit) Wait() error {
+	select {
+	case <-c.done:
+		return c.err
+	case c.store.turn <- struct{}{}:
+		if !c.isDone() { // then it is the next
+			c.store.gather()
+			c.store.commit()
+		}
+		<-c.store.turn
+	}
 	<-c.done
 	return c.err
+}
+
+// gather lets those whom the last commit has just released put their next
+// decision into this one: twice the commands a second where many wait. The
+// caller has the turn.
+func (s *Store) gather() {
+	if s.shared {
+		runtime.Gosched()
+	}
 }
 
 // flushChunk is how many telemetry records ride on one checkpoint, about 80 kB, so
@@ -78,7 +110,8 @@ func (s *Store) signal() {
 	}
 }
 
-// run commits, one transaction after the other, until Close.
+// run commits, one transaction after the other, until Close: what nobody waits
+// for yet, and telemetry.
 func (s *Store) run() {
 	defer close(s.stopped)
 	flush := time.NewTicker(s.flushEvery)
@@ -86,13 +119,16 @@ func (s *Store) run() {
 	for {
 		select {
 		case <-s.wake:
-			// Those whom the last commit has just released get to put their next
-			// decision into this one: twice the commands a second where many wait.
-			runtime.Gosched()
+			runtime.Gosched() // who has decided may be about to wait, and then need not
+			s.turn <- struct{}{}
+			s.gather()
 			s.commit()
+			<-s.turn
 		case <-flush.C:
 			s.startFlush()
+			s.turn <- struct{}{}
 			s.commit()
+			<-s.turn
 		case <-s.closing:
 			s.finish()
 			return
@@ -100,9 +136,11 @@ func (s *Store) run() {
 	}
 }
 
-// finish writes everything that is left, as far as the disk lets it.
+// finish writes everything that is left, as far as the disk lets it. It keeps
+// the turn: nothing is written afterwards.
 func (s *Store) finish() {
 	s.startFlush()
+	s.turn <- struct{}{}
 	s.ending = true
 	for more := true; more; {
 		more = s.commit()
@@ -131,7 +169,8 @@ type batch struct {
 }
 
 // commit writes all that is urgent and a chunk of what is due, and tells those
-// who wait. It reports whether there is more to write and a point in trying.
+// who wait. It reports whether there is more to write and a point in trying. The
+// caller has the turn.
 func (s *Store) commit() (more bool) {
 	b := s.take()
 	var err error
@@ -166,6 +205,9 @@ func (s *Store) take() (b batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b.commit, s.next = s.next, nil
+	if b.commit != nil {
+		s.shared = len(b.commit.accepted) > 1
+	}
 	b.urgent, b.due = takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
 	b.changes = s.changes(nil, b.urgent)
 	b.toLog = len(b.due) == 0 && !s.ending && s.database.fits(b.changes)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -299,6 +300,43 @@ func TestOutcomeString(t *testing.T) {
 	for o, s := range want {
 		if o.String() != s {
 			t.Errorf("%d: %q, want %q", uint8(o), o.String(), s)
+		}
+	}
+}
+
+// Who waits writes, so Close may find any of them writing: what was told to be on disk is there.
+func TestCloseAmongWaiters(t *testing.T) {
+	file := path(t)
+	s, err := replay.Open(file, replay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waiters, before = 4, 20
+	var durable [waiters]uint64
+	var begun, ended sync.WaitGroup
+	begun.Add(waiters)
+	for w := range waiters {
+		ended.Go(func() {
+			for n := uint64(1); ; n++ {
+				if n == before {
+					begun.Done()
+				}
+				if _, c := s.Command("kid", fmt.Sprint("out", w), n, digest("a")); c.Wait() != nil {
+					return
+				}
+				durable[w] = n
+			}
+		})
+	}
+	begun.Wait()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	ended.Wait()
+	again := open(t, file, replay.Options{})
+	for w, n := range durable {
+		if o, _ := again.Command("kid", fmt.Sprint("out", w), n, digest("a")); o != replay.Duplicate && o != replay.Replay {
+			t.Errorf("number %d of output %d is %v after having been durable", n, w, o)
 		}
 	}
 }

@@ -30,10 +30,9 @@ type Options struct {
 const maxRecordsPerKey = 1024
 
 // Store is the memory of one node. It is safe for concurrent use. Between Open
-// and Close it runs one goroutine, the only one that touches the file.
+// and Close it runs a goroutine, which writes what nobody waits for.
 type Store struct {
 	since      time.Time
-	database   *database
 	flushEvery time.Duration
 	settled    *Commit // of decisions that change nothing
 
@@ -41,8 +40,12 @@ type Store struct {
 	closing chan struct{}
 	stopped chan struct{}
 	once    sync.Once
-	lastErr error // of the last commit; read after stopped
-	ending  bool  // Close was called; the goroutine's own
+
+	turn     chan struct{} // holds one while somebody writes, who alone may touch these:
+	database *database
+	lastErr  error // of the last commit
+	ending   bool  // Close was called
+	shared   bool  // the last commit was of more than one decision
 
 	commits, failures atomic.Uint64
 
@@ -50,7 +53,7 @@ type Store struct {
 	closed  bool
 	records map[recordKey]*entries
 	count   map[string]int // records by kid
-	next    *Commit        // of the decisions not yet taken up by the goroutine
+	next    *Commit        // of the decisions not yet taken up
 	refused refusals
 	// What differs from the database. A key without a record is to be deleted there.
 	urgent map[recordKey]struct{} // to be written at once
@@ -80,12 +83,13 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("opening replay state %s: %w", path, err)
 	}
 	s := &Store{
-		since: content.since, database: d, flushEvery: o.FlushEvery, settled: newCommit(),
+		since: content.since, database: d, flushEvery: o.FlushEvery, turn: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		records: content.records, count: map[string]int{},
 		refused: refusals{},
 		urgent:  map[recordKey]struct{}{}, logged: map[recordKey]struct{}{}, lazy: map[recordKey]struct{}{}, due: map[recordKey]struct{}{},
 	}
+	s.settled = newCommit(s)
 	s.settled.finish(nil)
 	putKeys(s.logged, content.logged)
 	for k := range s.records {
@@ -222,12 +226,12 @@ func (s *Store) durably(key recordKey, e entry, o Outcome) (Outcome, *Commit) {
 // enqueue returns the commit that will hold everything decided so far. s.mu is held.
 func (s *Store) enqueue() *Commit {
 	if s.closed {
-		c := newCommit()
+		c := newCommit(s)
 		c.finish(errClosed)
 		return c
 	}
 	if s.next == nil {
-		s.next = newCommit()
+		s.next = newCommit(s)
 	}
 	s.signal()
 	return s.next
