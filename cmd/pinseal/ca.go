@@ -25,7 +25,10 @@ type caCmd struct {
 	Retire  caRetireCmd  `cmd:"" help:"Trust the authority that was replaced no longer, once nobody depends on it."`
 }
 
-type caShowCmd struct{ dirFlag }
+type caShowCmd struct {
+	dirFlag
+	listFlag
+}
 
 // Run lists the trusted authorities, the one that issues first.
 func (c *caShowCmd) Run(std streams) error {
@@ -33,8 +36,7 @@ func (c *caShowCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(std.out)
-	table.row("AUTHORITY", "UNTIL", "FINGERPRINT")
+	table := c.table(std.out, "AUTHORITY", "UNTIL", "FINGERPRINT")
 	for _, cert := range certs {
 		table.row(cert.Subject.CommonName, cert.NotAfter.Format(time.DateOnly), pki.Fingerprint(cert))
 	}

@@ -41,32 +41,36 @@ func (s streams) clock() func() time.Time {
 type cli struct {
 	Help helpFlag `help:"Show what a command does and its flags."`
 
-	Demo    demoCmd    `cmd:"" help:"Show the whole thing on this machine, with throw-away keys."`
-	Init    initCmd    `cmd:"" help:"Make a node: authority, certificates, keys, first operator, configuration."`
-	Run     runCmd     `cmd:"" help:"Run the node: broker and agent in one process."`
-	Pub     pubCmd     `cmd:"" help:"Publish a sealed message and wait for the node's verdict."`
-	Sub     subCmd     `cmd:"" help:"Subscribe; sealed messages are shown verified, with the signer's name."`
-	Watch   watchCmd   `cmd:"" help:"Show outputs, inputs, telemetry and verdicts as they change; q ends it."`
-	Seal    sealCmd    `cmd:"" help:"Print one sealed message."`
-	Open    openCmd    `cmd:"" help:"Verify one sealed message from standard input and print what it says."`
-	Signer  signerCmd  `cmd:"" help:"The public keys the node trusts."`
-	Device  deviceCmd  `cmd:"" help:"The machines that may connect."`
-	Ca      caCmd      `cmd:"" name:"ca" help:"The authority that certifies the node and its devices."`
-	Journal journalCmd `cmd:"" help:"What the node's authority issued."`
-	Trace   traceCmd   `cmd:"" help:"Follow one message through every step of the way in, and tell where it ended and why."`
-	Doctor  doctorCmd  `cmd:"" help:"Name the first thing that is wrong, and the cure."`
-	Passwd  passwdCmd  `cmd:"" help:"Set or delete a password, as mosquitto_passwd does."`
-	Policy  policyCmd  `cmd:"" help:"Who may do what at the broker."`
-	Gpio    gpioCmd    `cmd:"" help:"Look at and try GPIO lines."`
-	Import  importCmd  `cmd:"" help:"Make a configuration of mosquitto.conf."`
-	Install installCmd `cmd:"" help:"Make the node a service of this machine, or of an image."`
-	Flash   flashCmd   `cmd:"" help:"Prepare a Raspberry Pi OS card, so that the Pi comes up as a node on first boot."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Demo   demoCmd   `cmd:"" group:"Start here:" help:"Show the whole thing on this machine, with throw-away keys."`
+	Init   initCmd   `cmd:"" group:"Start here:" help:"Make a node: authority, certificates, keys, first operator, configuration."`
+	Run    runCmd    `cmd:"" group:"Start here:" help:"Run the node: broker and agent in one process."`
+	Doctor doctorCmd `cmd:"" group:"Start here:" help:"Name the first thing that is wrong, and the cure."`
 
-	Recipient  recipientCmd  `cmd:"" help:"The keys that messages are encrypted to and opened with."`
-	Completion completionCmd `cmd:"" help:"Print the completion script of a shell."`
-	Complete   completeCmd   `cmd:"" hidden:"" help:"Print what a word of the command line could become."`
-	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual's pages."`
+	Pub   pubCmd   `cmd:"" group:"Messages:" help:"Publish a sealed message and wait for the node's verdict."`
+	Sub   subCmd   `cmd:"" group:"Messages:" help:"Subscribe; sealed messages are shown verified, with the signer's name."`
+	Watch watchCmd `cmd:"" group:"Messages:" help:"Show outputs, inputs, telemetry and verdicts as they change; q ends it."`
+	Seal  sealCmd  `cmd:"" group:"Messages:" help:"Print one sealed message."`
+	Open  openCmd  `cmd:"" group:"Messages:" help:"Verify one sealed message from standard input and print what it says."`
+	Trace traceCmd `cmd:"" group:"Messages:" help:"Follow one message through every step of the way in, and tell where it ended and why."`
+
+	Signer    signerCmd    `cmd:"" group:"Who may do what:" help:"The public keys the node trusts."`
+	Device    deviceCmd    `cmd:"" group:"Who may do what:" help:"The machines that may connect."`
+	Policy    policyCmd    `cmd:"" group:"Who may do what:" help:"Who may do what at the broker."`
+	Passwd    passwdCmd    `cmd:"" group:"Who may do what:" help:"Set or delete a password, as mosquitto_passwd does."`
+	Recipient recipientCmd `cmd:"" group:"Who may do what:" help:"The keys that messages are encrypted to and opened with."`
+
+	Ca      caCmd      `cmd:"" group:"The authority:" name:"ca" help:"The authority that certifies the node and its devices."`
+	Journal journalCmd `cmd:"" group:"The authority:" help:"What the node's authority issued."`
+
+	Gpio       gpioCmd       `cmd:"" group:"This machine:" help:"Look at and try GPIO lines."`
+	Import     importCmd     `cmd:"" group:"This machine:" help:"Make a configuration of mosquitto.conf."`
+	Install    installCmd    `cmd:"" group:"This machine:" help:"Make the node a service of this machine, or of an image."`
+	Flash      flashCmd      `cmd:"" group:"This machine:" help:"Prepare a Raspberry Pi OS card, so that the Pi comes up as a node on first boot."`
+	Completion completionCmd `cmd:"" group:"This machine:" help:"Print the completion script of a shell."`
+	Version    versionCmd    `cmd:"" group:"This machine:" help:"Print the version."`
+
+	Complete completeCmd `cmd:"" hidden:"" help:"Print what a word of the command line could become."`
+	Man      manCmd      `cmd:"" hidden:"" help:"Write the manual's pages."`
 }
 
 // helpFlag is --help without -h, which is the host here as it is in mosquitto_pub.

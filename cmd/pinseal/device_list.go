@@ -9,7 +9,10 @@ import (
 	"pinseal/pki"
 )
 
-type deviceListCmd struct{ dirFlag }
+type deviceListCmd struct {
+	dirFlag
+	listFlag
+}
 
 // Run lists what was certified here, and who is denied.
 func (c *deviceListCmd) Run(std streams) error {
@@ -30,8 +33,7 @@ func (c *deviceListCmd) Run(std streams) error {
 			issued[name] = nil // known by its name alone
 		}
 	}
-	table := newTable(std.out)
-	table.row("DEVICE", "CERTIFICATE", "UNTIL", "SIGNS", "SERIAL")
+	table := c.table(std.out, "DEVICE", "CERTIFICATE", "UNTIL", "SIGNS", "SERIAL")
 	for _, name := range slices.Sorted(maps.Keys(issued)) {
 		newest := newestGood(issued[name], denied)
 		state, until := deviceState(name, newest, denied, std.clock()())

@@ -13,6 +13,7 @@ import (
 type doctorCmd struct {
 	dirFlag
 	Bundle string `help:"Check the client's half with this bundle." env:"PINSEAL_BUNDLE" placeholder:"FOLDER"`
+	JSON   bool   `name:"json" help:"For scripts: an array with an object for each check."`
 	Topic  string `short:"t" help:"Also ask whether this client may command on this topic. Nothing is switched." placeholder:"TOPIC"`
 	Host   string `arg:"" optional:"" help:"Check the client's half against this host."`
 }
@@ -21,7 +22,7 @@ type doctorCmd struct {
 func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	x := &examination{out: std.out}
+	x := &examination{out: std.out, json: c.JSON}
 	// Whoever names the node's folder means the node, though PINSEAL_BUNDLE may be set.
 	if c.Host == "" && (c.Bundle == "" || c.Dir != "") {
 		return x.run(ctx, newNodeChecks(c.layout(), std.clock()).list())
@@ -64,22 +65,57 @@ func validity(path string, now time.Time) (string, error) {
 	return fmt.Sprintf("%s, until %s", path, end.Format(time.DateOnly)), nil
 }
 
-// examination prints one line a check.
-type examination struct{ out io.Writer }
+// examination prints one line a check, or in the end an object for each.
+type examination struct {
+	out   io.Writer
+	json  bool
+	found []finding
+}
+
+// finding is what a check came to.
+type finding struct {
+	Check  string `json:"check"`
+	Result string `json:"result"` // ok, note or fail
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
 
 func (x *examination) run(ctx context.Context, checks []check) error {
-	for _, c := range checks {
-		found, err := c.run(ctx)
-		if n, ok := errors.AsType[*notice](err); ok {
-			fmt.Fprintf(x.out, "note  %-14s %s\n", c.name, n.text)
-			continue
-		}
-		if err != nil {
-			fmt.Fprintf(x.out, "FAIL  %s\n", c.name)
-			return err
-		}
-		fmt.Fprintf(x.out, "ok    %-14s %s\n", c.name, found)
+	failed := x.examine(ctx, checks)
+	if x.json {
+		return errors.Join(failed, writeJSON(x.out, x.found))
+	}
+	if failed != nil {
+		return failed
 	}
 	_, err := fmt.Fprintln(x.out, "all is well")
 	return err
+}
+
+// examine ends at the first check that fails.
+func (x *examination) examine(ctx context.Context, checks []check) error {
+	for _, c := range checks {
+		found, err := c.run(ctx)
+		if n, ok := errors.AsType[*notice](err); ok {
+			x.tell(finding{Check: c.name, Result: "note", Detail: n.text})
+			continue
+		}
+		if err != nil {
+			x.tell(finding{Check: c.name, Result: "fail", Detail: err.Error(), Hint: hintOf(err)})
+			return err
+		}
+		x.tell(finding{Check: c.name, Result: "ok", Detail: found})
+	}
+	return nil
+}
+
+func (x *examination) tell(f finding) {
+	switch {
+	case x.json:
+		x.found = append(x.found, f)
+	case f.Result == "fail": // what is wrong follows on standard error
+		fmt.Fprintf(x.out, "FAIL  %s\n", f.Check)
+	default:
+		fmt.Fprintf(x.out, "%-4s  %-14s %s\n", f.Result, f.Check, f.Detail)
+	}
 }

@@ -354,7 +354,7 @@ func (p *preparation) list(w io.Writer) error {
 	return t.flush()
 }
 
-func listFile(t table, partition string, f flash.File, note string) {
+func listFile(t *table, partition string, f flash.File, note string) {
 	path, size := "/"+f.Path, strconv.Itoa(len(f.Data))
 	switch {
 	case f.Link != "":

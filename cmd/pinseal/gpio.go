@@ -33,7 +33,10 @@ type chipFlag struct {
 
 func (f chipFlag) open() (gpio.Chip, error) { return openChip(f.Chip, f.layout()) }
 
-type gpioListCmd struct{ chipFlag }
+type gpioListCmd struct {
+	chipFlag
+	listFlag
+}
 
 // Run prints a table of the lines.
 func (c *gpioListCmd) Run(std streams) (err error) {
@@ -46,8 +49,7 @@ func (c *gpioListCmd) Run(std streams) (err error) {
 	if err != nil {
 		return err
 	}
-	table := newTable(std.out)
-	table.row("LINE", "OFFSET", "DIRECTION", "USED BY", "CHIP")
+	table := c.table(std.out, "LINE", "OFFSET", "DIRECTION", "USED BY", "CHIP")
 	for _, line := range lines {
 		user := line.Consumer
 		if line.Used && user == "" {

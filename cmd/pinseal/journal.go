@@ -49,7 +49,10 @@ func (c *journalVerifyCmd) Run(std streams) error {
 	return nil
 }
 
-type journalListCmd struct{ dirFlag }
+type journalListCmd struct {
+	dirFlag
+	listFlag
+}
 
 // Run lists the entries, oldest first.
 func (c *journalListCmd) Run(std streams) error {
@@ -61,8 +64,7 @@ func (c *journalListCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(std.out)
-	table.row("TIME", "EVENT", "NAME", "KIND", "UNTIL", "BY", "SERIAL")
+	table := c.table(std.out, "TIME", "EVENT", "NAME", "KIND", "UNTIL", "BY", "SERIAL")
 	for _, e := range history.Entries {
 		until := ""
 		if !e.NotAfter.IsZero() {

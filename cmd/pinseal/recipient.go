@@ -59,7 +59,10 @@ func (p keyPlace) write(path string, data []byte, perm os.FileMode) error {
 	return atomicfile.Write(path, data, perm)
 }
 
-type recipientListCmd struct{ keyPlace }
+type recipientListCmd struct {
+	keyPlace
+	listFlag
+}
 
 // Run lists names and keys, the one that is encrypted to last.
 func (c *recipientListCmd) Run(std streams) error {
@@ -67,8 +70,7 @@ func (c *recipientListCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(std.out)
-	table.row("RECIPIENT", "KIND", "KEY")
+	table := c.table(std.out, "RECIPIENT", "KIND", "KEY")
 	private, err := readKeys(files.own, encryption.ParsePrivateKeys)
 	if err != nil {
 		return err

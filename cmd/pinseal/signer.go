@@ -130,7 +130,10 @@ func readKeyring(l layout) (*signing.Keyring, error) {
 	return signing.NewKeyring(all...)
 }
 
-type signerListCmd struct{ dirFlag }
+type signerListCmd struct {
+	dirFlag
+	listFlag
+}
 
 // Run lists name, algorithm, key and rights.
 func (c *signerListCmd) Run(std streams) error {
@@ -143,8 +146,7 @@ func (c *signerListCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(std.out)
-	table.row("SIGNER", "ALGORITHM", "KEY", "MAY")
+	table := c.table(std.out, "SIGNER", "ALGORITHM", "KEY", "MAY")
 	for _, s := range keyring.Signers() {
 		table.row(s.Name, string(s.Key.Algorithm()), s.Key.ID(), cfg.rights(s.Name))
 	}

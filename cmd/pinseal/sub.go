@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,8 @@ type subCmd struct {
 	QoS     byte     `short:"q" name:"qos" help:"Quality of service: 0, 1 or 2." default:"1" enum:"0,1,2"`
 	Count   int      `short:"C" help:"End after this many messages." placeholder:"N"`
 	Wait    float64  `short:"W" help:"End with exit code 3 after this many seconds." placeholder:"SECONDS"`
-	Verbose bool     `short:"v" help:"Also print the topic."`
+	Verbose bool     `short:"v" help:"Also print the topic." xor:"form"`
+	JSON    bool     `name:"json" help:"For scripts: an object a line, with topic, signer, time, number and message." xor:"form"`
 
 	TopicArgs []string `arg:"" optional:"" name:"topic" help:"Topics, instead of -t."`
 }
@@ -58,7 +60,7 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	go settings.keepRenewed(ctx)
-	return c.print(ctx, settings, subscriptions, newViewer(std, keyring, secrets, c.Verbose))
+	return c.print(ctx, settings, subscriptions, c.viewer(std, keyring, secrets))
 }
 
 func (c *subCmd) print(ctx context.Context, settings *client, subscriptions []mqtt.Subscription, show *viewer) (err error) {
@@ -101,8 +103,25 @@ func (c *subCmd) print(ctx context.Context, settings *client, subscriptions []mq
 	return nil
 }
 
+func (c *subCmd) viewer(std streams, keyring *signing.Keyring, secrets *cryptor) *viewer {
+	show := newViewer(std, keyring, secrets, c.Verbose)
+	show.json = c.JSON
+	return show
+}
+
+// viewedMessage is a message as scripts read it. A plain one has no signer, and its text for a message.
+type viewedMessage struct {
+	Topic    string          `json:"topic"`
+	Signer   string          `json:"signer,omitempty"`
+	Sealed   string          `json:"sealed,omitempty"` // when, RFC 3339
+	Seq      uint64          `json:"seq,omitempty"`
+	Retained bool            `json:"retained,omitempty"`
+	Message  json.RawMessage `json:"msg"`
+}
+
 // viewer prints messages with who vouches for them.
 type viewer struct {
+	json     bool
 	out, err io.Writer
 	keyring  *signing.Keyring
 	secrets  *cryptor
@@ -117,6 +136,7 @@ func newViewer(std streams, keyring *signing.Keyring, secrets *cryptor, topics b
 // message prints m unless it is a repetition of a sealed message or not genuine.
 func (v *viewer) message(m mqtt.Message) (bool, error) {
 	who, text := "plain", string(m.Payload)
+	seen := viewedMessage{Topic: m.Topic, Retained: m.Retained}
 	if looksSealed(m.Payload) {
 		sealed, signer, err := signing.Open(m.Payload, m.Topic, v.keyring)
 		if err != nil {
@@ -132,6 +152,14 @@ func (v *viewer) message(m mqtt.Message) (bool, error) {
 			return false, nil
 		}
 		who, text = signer.Name, plainText(value)
+		seen.Signer, seen.Sealed, seen.Seq = signer.Name, sealed.IssuedAt().UTC().Format(time.RFC3339Nano), sealed.Sequence()
+		seen.Message = value
+	}
+	if v.json {
+		if seen.Message == nil {
+			seen.Message, _ = json.Marshal(text) // a string is always JSON
+		}
+		return true, writeJSON(v.out, seen)
 	}
 	line := fmt.Sprintf("[%s] %s\n", who, printable(text))
 	if v.topics {
