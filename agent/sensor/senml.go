@@ -30,7 +30,7 @@ const versionWithSecondaryUnits = 10 + 1<<4
 
 // Record is a reading with a name and a time.
 type Record struct {
-	Name string // letters, digits, - and _
+	Name string // letters, digits, - and _, parts of it divided by /
 	Reading
 	At time.Time // zero: unknown
 }

@@ -101,7 +101,7 @@ func (c *config) homeAssistant() homeassistant.Config {
 	}
 	for _, in := range c.Inputs {
 		topic, shown := c.verifiedTopic(node + "/" + string(in.Name))
-		if e := c.entity("input", in.Name); !e.Hide && shown && in.Report != reportNever {
+		if e := c.entity("input", in.Name); !e.Hide && shown && in.Report != reportNever && in.Batch == "" {
 			h.Inputs = append(h.Inputs, homeassistant.Input{Entity: e.entity(string(in.Name)), Topic: topic})
 		}
 	}

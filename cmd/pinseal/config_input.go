@@ -18,6 +18,7 @@ type inputConfig struct {
 	Interval  positiveLength `toml:"interval"`
 	Output    name           `toml:"output"` // bound to it
 	Action    boundAction    `toml:"action"`
+	Batch     name           `toml:"batch"`
 }
 
 const (

@@ -27,7 +27,7 @@ type sensorConfig struct {
 	Batch     name           `toml:"batch"`
 }
 
-// batchConfig is [[batch]]: readings of several sensors in one SenML message.
+// batchConfig is [[batch]]: reports of several inputs and sensors in one SenML message.
 type batchConfig struct {
 	Name       name           `toml:"name"`
 	Interval   positiveLength `toml:"interval"`
@@ -93,6 +93,14 @@ func (c *config) checkSensors(data []byte) error {
 			return err
 		}
 		batches[b.Name] = true
+	}
+	for i, in := range c.Inputs {
+		switch {
+		case in.Batch != "" && !batches[in.Batch]:
+			return at(data, place{"input", i, "batch"}, "no batch is named %q", in.Batch)
+		case in.Batch != "" && in.Report == reportNever:
+			return at(data, place{"input", i, "batch"}, "an input that is never reported is in no batch")
+		}
 	}
 	for i, s := range c.Sensors {
 		if err := take("sensor", i, s.Name); err != nil {

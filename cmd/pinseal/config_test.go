@@ -123,6 +123,8 @@ func TestParseConfig(t *testing.T) {
 		{"sensor's channel", "node = \"a\"\n[[sensor]]\nname = \"x\"\nkind = \"load\"\nchannel = \"1h\"", `4:8: a sensor of kind load has no channel "1h"`},
 		{"sensor with a command", "node = \"a\"\n[[sensor]]\nname = \"x\"\nkind = \"load\"\ncommand = [\"w\"]", `4:8: only a sensor of kind exec`},
 		{"sensor named as an input", "node = \"a\"\n[[input]]\nname = \"x\"\nline = \"GPIO1\"\n[[sensor]]\nname = \"x\"\nkind = \"load\"", `6:8: two things that report are named "x"`},
+		{"input in no batch", "node = \"a\"\n[[input]]\nname = \"x\"\nline = \"GPIO1\"\nbatch = \"b\"", `5:9: no batch is named "b"`},
+		{"input that is never reported, in a batch", "node = \"a\"\n[[input]]\nname = \"x\"\nline = \"GPIO1\"\nreport = \"never\"\nbatch = \"b\"\n[[batch]]\nname = \"b\"", `6:9: an input that is never reported is in no batch`},
 		{"sensor in no batch", "node = \"a\"\n[[sensor]]\nname = \"x\"\nkind = \"load\"\nbatch = \"b\"", `5:9: no batch is named "b"`},
 		{"batch without name", "node = \"a\"\n[[batch]]\ninterval = \"1s\"", `2:3: a batch needs a name`},
 		{"max_on and on at the start", outputs("name = \"x\"\nmax_on = \"1m\"\ninitial = \"on\""), `3:8: output "x": an output with max_on cannot be on when the node starts or stops`},

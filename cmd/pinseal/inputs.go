@@ -29,6 +29,7 @@ type input struct {
 	cfg     inputConfig
 	gpio    *gpio.Input
 	agent   inputAgent
+	batch   *batch      // that has its reports; nil: each is a message
 	trusted func() bool // whether the wall clock is right
 	log     *slog.Logger
 	changes chan gpio.Change // the latest that is to be reported
@@ -39,7 +40,7 @@ type input struct {
 // inputAgent is what an input needs of the agent.
 type inputAgent interface {
 	Press(input, output, action string) error
-	Report(measure string, msg []byte) error
+	reporter
 }
 
 // inputReport is the telemetry of an input.
@@ -181,7 +182,14 @@ func (i *input) send(on bool, at time.Time) {
 		r.State = agent.On
 	}
 	r.Count, r.PerMinute = i.gpio.Pulses(time.Now())
-	if i.trusted() {
+	if !i.trusted() {
+		at = time.Time{}
+	}
+	if i.batch != nil {
+		i.batch.add(r.records(string(i.cfg.Name), at)...)
+		return
+	}
+	if !at.IsZero() {
 		r.Time = sensor.Seconds(at)
 	}
 	msg, err := json.Marshal(r)
@@ -190,5 +198,16 @@ func (i *input) send(on bool, at time.Time) {
 	}
 	if err != nil {
 		i.log.Warn("not reported", "error", err)
+	}
+}
+
+// records is the report in SenML: the state as a flag, and the two counts under the input's name.
+func (r inputReport) records(name string, at time.Time) []sensor.Record {
+	number := func(what string, n uint64, unit string) sensor.Record {
+		return sensor.Record{Name: name + "/" + what, Reading: sensor.Reading{Value: float64(n), Unit: unit}, At: at}
+	}
+	return []sensor.Record{
+		{Name: name, Reading: sensor.Reading{Value: r.State == agent.On}, At: at},
+		number("count", r.Count, "count"), number("per_minute", r.PerMinute, "1/min"),
 	}
 }

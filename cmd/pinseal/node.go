@@ -286,11 +286,7 @@ func (n *node) Run(ctx context.Context) (err error) {
 		defer stopBroker()
 		return errors.Join(n.agent.Run(ctx), n.closeOutputs())
 	})
-	group.Go(func() error { return n.runSensors(ctx) })
-	for _, in := range n.inputs {
-		in.agent = n.agent
-		group.Go(func() error { return in.run(ctx) })
-	}
+	group.Go(func() error { return n.runSensing(ctx) })
 	group.Go(func() error { return n.clock.Run(ctx) })
 	group.Go(func() error { n.keepCertified(ctx); return nil })
 	group.Go(func() error { n.keepBundle(ctx); return nil })

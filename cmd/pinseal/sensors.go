@@ -20,14 +20,18 @@ type sensorReport struct {
 	Time  json.Number `json:"time,omitempty"` // of the measurement; only while the clock is trusted
 }
 
-// runSensors reads the sensors and tells of them until ctx ends.
-func (n *node) runSensors(ctx context.Context) error {
+// runSensing reads inputs and sensors and tells of them until ctx ends, or a line cannot be read.
+func (n *node) runSensing(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	batches := map[name]*batch{}
 	for _, cfg := range n.config.Batches {
 		b := &batch{cfg: cfg, node: string(n.config.Node), agent: n.agent, log: n.log.With("part", "batch", "batch", cfg.Name)}
 		batches[cfg.Name] = b
 		group.Go(func() error { b.run(ctx); return nil })
+	}
+	for _, in := range n.inputs {
+		in.agent, in.batch = n.agent, batches[in.cfg.Batch]
+		group.Go(func() error { return in.run(ctx) })
 	}
 	for _, cfg := range n.config.Sensors {
 		s, err := sensor.New(cfg.sensor())
@@ -63,21 +67,26 @@ func reportReading(a *agent.Agent, name string, r sensor.Reading, at time.Time) 
 	return a.Report(name, msg)
 }
 
+// reporter sends telemetry. *agent.Agent is one.
+type reporter interface {
+	Report(measure string, msg []byte) error
+}
+
 // batch collects readings and sends them together.
 type batch struct {
 	cfg   batchConfig
 	node  string
-	agent *agent.Agent
+	agent reporter
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	records []sensor.Record
 }
 
-// add takes a reading; the one that fills the batch sends it.
-func (b *batch) add(r sensor.Record) {
+// add takes what was read at one time; the one that fills the batch sends it.
+func (b *batch) add(records ...sensor.Record) {
 	b.mu.Lock()
-	b.records = append(b.records, r)
+	b.records = append(b.records, records...)
 	full := len(b.records) >= int(b.cfg.MaxRecords)
 	b.mu.Unlock()
 	if full {
