@@ -46,6 +46,7 @@ func TestScript(t *testing.T) {
 			"start":    cmdStart,
 			"signal":   cmdSignal,
 			"end":      cmdEnd,
+			"await":    cmdAwait,
 			"waitlog":  cmdWaitLog,
 			"waitfile": cmdWaitFile,
 			"status":   cmdStatus,
@@ -134,14 +135,25 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	if !d.told { // a second signal would end it at once
 		_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	}
+	awaitEnd(ts, d, args[0], neg)
+}
+
+// cmdAwait waits for the end of a program that ends by itself: await NAME. With ! it must fail.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	d := daemons(ts)[args[0]]
+	delete(daemons(ts), args[0])
+	awaitEnd(ts, d, args[0], neg)
+}
+
+func awaitEnd(ts *testscript.TestScript, d *daemon, name string, fails bool) {
 	select {
 	case <-d.exited:
 	case <-time.After(10 * time.Second):
 		_ = d.cmd.Process.Kill()
-		ts.Fatalf("%s did not end within 10 s:\n%s", args[0], ts.ReadFile(d.log))
+		ts.Fatalf("%s did not end within 10 s:\n%s", name, ts.ReadFile(d.log))
 	}
-	if (d.err != nil) != neg {
-		ts.Fatalf("%s ended with %v:\n%s", args[0], d.err, ts.ReadFile(d.log))
+	if (d.err != nil) != fails {
+		ts.Fatalf("%s ended with %v:\n%s", name, d.err, ts.ReadFile(d.log))
 	}
 }
 
