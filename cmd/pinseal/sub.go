@@ -111,12 +111,12 @@ func (c *subCmd) viewer(std streams, keyring *signing.Keyring, secrets *cryptor)
 
 // viewedMessage is a message as scripts read it. A plain one has no signer, and its text for a message.
 type viewedMessage struct {
-	Topic    string          `json:"topic"`
-	Signer   string          `json:"signer,omitempty"`
-	Sealed   string          `json:"sealed,omitempty"` // when, RFC 3339
-	Seq      uint64          `json:"seq,omitempty"`
-	Retained bool            `json:"retained,omitempty"`
-	Message  json.RawMessage `json:"msg"`
+	Topic    string `json:"topic"`
+	Signer   string `json:"signer,omitempty"`
+	Sealed   string `json:"sealed,omitempty"` // when, RFC 3339
+	Seq      uint64 `json:"seq,omitempty"`
+	Retained bool   `json:"retained,omitempty"`
+	Message  any    `json:"msg"` // the sealed value, or the plain text
 }
 
 // viewer prints messages with who vouches for them.
@@ -136,7 +136,7 @@ func newViewer(std streams, keyring *signing.Keyring, secrets *cryptor, topics b
 // message prints m unless it is a repetition of a sealed message or not genuine.
 func (v *viewer) message(m mqtt.Message) (bool, error) {
 	who, text := "plain", string(m.Payload)
-	seen := viewedMessage{Topic: m.Topic, Retained: m.Retained}
+	seen := viewedMessage{Topic: m.Topic, Retained: m.Retained, Message: text}
 	if looksSealed(m.Payload) {
 		sealed, signer, err := signing.Open(m.Payload, m.Topic, v.keyring)
 		if err != nil {
@@ -153,12 +153,9 @@ func (v *viewer) message(m mqtt.Message) (bool, error) {
 		}
 		who, text = signer.Name, plainText(value)
 		seen.Signer, seen.Sealed, seen.Seq = signer.Name, sealed.IssuedAt().UTC().Format(time.RFC3339Nano), sealed.Sequence()
-		seen.Message = value
+		seen.Message = json.RawMessage(value)
 	}
 	if v.json {
-		if seen.Message == nil {
-			seen.Message, _ = json.Marshal(text) // a string is always JSON
-		}
 		return true, writeJSON(v.out, seen)
 	}
 	line := fmt.Sprintf("[%s] %s\n", who, printable(text))
