@@ -25,6 +25,12 @@ const (
 	authorityYears     = 20
 	serialBits         = 128
 	subjectKeyIDLength = 20 // RFC 7093 section 2, method 1
+
+	// How many authorities may be between an authority and a leaf (RFC 5280
+	// section 4.2.1.9): the one that replaces it, see Cross, and for a root the
+	// node's below that.
+	leafIssuerLength = 1
+	rootLength       = 2
 )
 
 // Authority issues certificates. It is immutable and safe for concurrent use.
@@ -39,6 +45,16 @@ type Authority struct {
 // that may sign nothing else. commonName
 // is text for people, one to 64 printable characters.
 func CreateAuthority(commonName string, now time.Time) (*Authority, error) {
+	return createAuthority(commonName, leafIssuerLength, now)
+}
+
+// CreateRoot is [CreateAuthority] for one that signs authorities of nodes, see
+// [Authority.SignAuthority], and may be replaced by another such.
+func CreateRoot(commonName string, now time.Time) (*Authority, error) {
+	return createAuthority(commonName, rootLength, now)
+}
+
+func createAuthority(commonName string, pathLength int, now time.Time) (*Authority, error) {
 	if commonName == "" || len(commonName) > maxNameBytes || strings.ContainsFunc(commonName, unprintable) {
 		return nil, fmt.Errorf("authority name %.80q is not 1 to %d printable ASCII characters", commonName, maxNameBytes)
 	}
@@ -53,7 +69,7 @@ func CreateAuthority(commonName string, now time.Time) (*Authority, error) {
 	template.NotAfter = template.NotBefore.AddDate(authorityYears, 0, 0)
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	template.IsCA = true
-	template.MaxPathLen = 1 // room for the one that replaces it, see Cross
+	template.MaxPathLen = pathLength
 	cert, err := sign(template, template, key.Public(), key)
 	if err != nil {
 		return nil, err
@@ -94,30 +110,6 @@ func NewAuthority(certPEM []byte, key crypto.Signer) (*Authority, error) {
 	return nil, errors.New("authority's key does not belong to its certificate")
 }
 
-// Cross certifies another authority, so that who trusts this one only can verify
-// what that one issues (RFC 4210 section 4.4). It is valid as long as both.
-func (a *Authority) Cross(other *Authority, now time.Time) (*x509.Certificate, error) {
-	if a.cert.MaxPathLenZero {
-		return nil, fmt.Errorf("authority %q may not certify another: its path length is 0", a.cert.Subject)
-	}
-	if now.After(a.cert.NotAfter) {
-		return nil, fmt.Errorf("authority %q expired on %s", a.cert.Subject, date(a.cert.NotAfter))
-	}
-	template, err := newTemplate(other.cert.Subject.CommonName, now)
-	if err != nil {
-		return nil, err
-	}
-	template.NotAfter = a.cert.NotAfter
-	if other.cert.NotAfter.Before(template.NotAfter) {
-		template.NotAfter = other.cert.NotAfter
-	}
-	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	template.IsCA = true
-	template.MaxPathLenZero = true
-	template.SubjectKeyId = other.cert.SubjectKeyId
-	return sign(template, a.cert, other.key.Public(), a.key)
-}
-
 // checkAuthority wants what RFC 5280 section 4.2.1.9 and 4.2.1.3 ask of a
 // certificate that signs others.
 func checkAuthority(cert *x509.Certificate) error {
@@ -132,8 +124,11 @@ func checkAuthority(cert *x509.Certificate) error {
 
 // CertificatePEM returns the certificates that peers are to trust: its own, and
 // those of the authorities above it.
-func (a *Authority) CertificatePEM() []byte {
-	return EncodeCertificates(append([]*x509.Certificate{a.cert}, a.issuers...)...)
+func (a *Authority) CertificatePEM() []byte { return EncodeCertificates(a.Anchors()...) }
+
+// Anchors are those of [Authority.CertificatePEM], which must not be changed.
+func (a *Authority) Anchors() []*x509.Certificate {
+	return append([]*x509.Certificate{a.cert}, a.issuers...)
 }
 
 // Chain is what belongs behind a certificate that it has issued, for peers that

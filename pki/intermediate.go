@@ -84,6 +84,9 @@ func (a *Authority) Below() bool { return len(a.issuers) > 0 }
 func issuersOf(cert *x509.Certificate, among []*x509.Certificate) []*x509.Certificate {
 	var chain []*x509.Certificate
 	for _, issuer := range among {
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+			break // what others have certified of a root is not above it
+		}
 		if bytes.Equal(cert.RawIssuer, issuer.RawSubject) && !issuer.Equal(cert) && cert.CheckSignatureFrom(issuer) == nil {
 			chain = append(chain, issuer)
 			cert = issuer

@@ -3,6 +3,7 @@ package pki_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -45,6 +46,23 @@ func TestCross(t *testing.T) {
 		}
 	}
 	openssl(t, dir, "verify", "-attime", timeText(now), "-CAfile", write(t, dir, "old", old.CertificatePEM()), "-untrusted", "server.crt", "server.crt")
+	// The other way round: a server that still shows what the old one issued, a client that knows the new one only.
+	former, err := fresh.Cross(old, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = issueServer(t, old, t.TempDir(), now)
+	client := issueClient(t, fresh, t.TempDir(), "sensor-1", now)
+	client.CA, files.CA = write(t, dir, "new", fresh.CertificatePEM()), write(t, dir, "server.ca", fresh.CertificatePEM())
+	if _, err := connect(t, loadServer(t, files, now).Config(), clientConfig(t, client, now)); err == nil {
+		t.Error("the old one is trusted by whom nobody has told")
+	}
+	write(t, dir, "server.crt", append(read(t, files.Certificate), pki.EncodeCertificates(former)...))
+	files.Certificate = filepath.Join(dir, "server.crt")
+	if got, err := connect(t, loadServer(t, files, now).Config(), clientConfig(t, client, now)); err != nil || got.err != nil {
+		t.Errorf("trusting the new one only: client %v, server %v", err, got.err)
+	}
+	openssl(t, dir, "verify", "-attime", timeText(now), "-CAfile", "new", "-untrusted", "server.crt", "server.crt")
 	if _, err := fresh.Cross(old, now.Add(21*366*day)); err == nil {
 		t.Error("an expired authority certifies another")
 	}

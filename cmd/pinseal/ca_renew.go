@@ -93,7 +93,8 @@ func (n *node) unreadable(current *x509.Certificate) error {
 		"where the key is known: pinseal ca renew")
 }
 
-// bundles renews certificates that lie on this machine. Without --due these are only those that their users cannot renew.
+// bundles renews certificates that lie on this machine: those that are due, and without --due those that their users cannot
+// renew.
 func (c *caRenewCmd) bundles(ctx context.Context, std streams, n *node) error {
 	if !isRunning(n.layout) {
 		return nil // a certificate is put into force only when the node has let it in
@@ -123,15 +124,15 @@ func (c *caRenewCmd) bundle(ctx context.Context, std streams, n *node, dir strin
 	}
 	holder := b.newRenewal(n.clock.FloorNow)
 	byHand := holder == nil
-	if byHand {
-		holder = n.localRenewal(b)
+	if _, err := n.authority(); err == nil || byHand {
+		holder = n.localRenewal(b) // also what is over for so long that the node would refuse it
 	}
 	current, err := holder.Current()
 	if err != nil {
 		return err
 	}
 	due := !n.clock.FloorNow().Before(renewal.Due(current))
-	if c.Due && !due || !c.Due && !byHand {
+	if !due && (c.Due || !byHand) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)

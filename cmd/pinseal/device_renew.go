@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -172,11 +173,21 @@ func (c *client) warnOfEnd() {
 	if err != nil || c.now().After(certificate.NotAfter) || !expiresSoon(certificate.NotAfter, c.now()) {
 		return // without a certificate, or with one that is over, connecting says what there is to say
 	}
-	cure := "pinseal device renew --bundle " + c.Bundle + " says what is in the way"
-	if c.renewal == nil {
-		cure = "nobody has told where it is renewed: docs/identity.md"
+	c.warn(fmt.Sprintf("%s expires on %s: %s", c.Cert, certificate.NotAfter.Format(time.DateOnly), c.renewalCure()))
+}
+
+// renewalCure is what to do about a certificate that nobody has renewed.
+func (c *client) renewalCure() string {
+	switch {
+	case c.renewal != nil:
+		return "pinseal device renew --bundle " + c.Bundle
+	case c.Bundle != "" && filepath.Dir(c.Bundle) == layoutUnder("").bundles():
+		return "pinseal ca renew"
+	case c.Bundle != "":
+		return "pinseal ca renew on the node, if the bundle lies there, and copy it again; otherwise pinseal device add makes another"
+	default:
+		return "have it issued anew"
 	}
-	c.warn(fmt.Sprintf("%s expires on %s: %s", c.Cert, certificate.NotAfter.Format(time.DateOnly), cure))
 }
 
 func (c *client) renewQuietly(ctx context.Context) {

@@ -25,7 +25,7 @@ func (c *doctorCmd) Run(ctx context.Context, std streams) error {
 	x := &examination{out: std.out, json: c.JSON}
 	// Whoever names the node's folder means the node, though PINSEAL_BUNDLE may be set.
 	if c.Host == "" && (c.Bundle == "" || c.Dir != "") {
-		return x.run(ctx, newNodeChecks(c.layout(), std.clock()).list())
+		return x.run(ctx, newNodeChecks(c.dirFlag, std.clock()).list())
 	}
 	settings, err := connectFlags{Bundle: c.Bundle, Host: c.Host}.client(std)
 	if err != nil {
@@ -52,15 +52,15 @@ func noticef(format string, args ...any) error { return &notice{fmt.Sprintf(form
 // expiryNotice is how long before its end a certificate is worth a word.
 const expiryNotice = 21 * 24 * time.Hour
 
-// validity tells until when a certificate is good.
-func validity(path string, now time.Time) (string, error) {
+// validity tells until when a certificate is good, and what to do if that is soon.
+func validity(path string, now time.Time, cure string) (string, error) {
 	certificate, err := readCertificate(path)
 	if err != nil {
 		return "", err
 	}
 	end := certificate.NotAfter
 	if end.Sub(now) < expiryNotice {
-		return "", noticef("%s expires on %s", path, end.Format(time.DateOnly))
+		return "", noticef("%s expires on %s: %s", path, end.Format(time.DateOnly), cure)
 	}
 	return fmt.Sprintf("%s, until %s", path, end.Format(time.DateOnly)), nil
 }

@@ -69,10 +69,13 @@ func (c *clientChecks) bundle(context.Context) (string, error) {
 }
 
 func (c *clientChecks) certificate(context.Context) (string, error) {
+	if current, err := readCertificate(c.client.Cert); err == nil && c.client.now().After(current.NotAfter) {
+		return "", withHint(fmt.Errorf("%s expired on %s", c.client.Cert, current.NotAfter.Format(time.DateOnly)), "%s", c.client.renewalCure())
+	}
 	if _, err := pki.ClientConfig(c.client.files, c.client.Host, c.client.now); err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(c.client.Cert, c.client.now())
+	return validity(c.client.Cert, c.client.now(), c.client.renewalCure())
 }
 
 func (c *clientChecks) resolve(ctx context.Context) (string, error) {

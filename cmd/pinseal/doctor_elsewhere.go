@@ -22,7 +22,7 @@ func (n *nodeChecks) clientCertificate() (string, error) {
 	if _, err := pki.ClientConfig(files, host, n.now); err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(files.Certificate, n.now())
+	return validity(files.Certificate, n.now(), "pinseal device renew, if it is of a bundle; or whoever issued it renews it")
 }
 
 // otherBroker looks whether somebody listens there.

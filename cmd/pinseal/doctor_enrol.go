@@ -17,7 +17,7 @@ func (n *nodeChecks) joining(context.Context) (string, error) {
 	}
 	issued := fmt.Sprintf("certificates in the journal: %d", len(history.Entries))
 	if !n.config.enrols() {
-		return "", noticef("devices cannot join (no [enrol]); %s", issued)
+		return "", noticef("devices cannot join (no [enrol]); %s; what renews certificates is %s, or its timer", issued, n.command("ca renew --due"))
 	}
 	if _, err := readAuthority(n.layout); err != nil {
 		return "", err

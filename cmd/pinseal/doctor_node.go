@@ -27,11 +27,20 @@ type nodeChecks struct {
 	config  *config
 	keyring *signing.Keyring
 	running bool
+	dir     dirFlag
 	now     func() time.Time
 }
 
-func newNodeChecks(l layout, now func() time.Time) *nodeChecks {
-	return &nodeChecks{layout: l, now: now}
+func newNodeChecks(dir dirFlag, now func() time.Time) *nodeChecks {
+	return &nodeChecks{layout: dir.layout(), dir: dir, now: now}
+}
+
+// command is what to type; the system's node is root's to change.
+func (n *nodeChecks) command(words string) string {
+	if n.dir.Dir == "" {
+		return "sudo " + n.dir.command(words)
+	}
+	return n.dir.command(words)
 }
 
 func (n *nodeChecks) list() []check {
@@ -40,6 +49,7 @@ func (n *nodeChecks) list() []check {
 		{"keys", n.keys},
 		{"clock", n.clock},
 		{"certificate", n.certificate},
+		{"authority", n.authority},
 		{"names", n.names},
 		{"signers", n.signers},
 		{"rights", n.rights},
@@ -160,7 +170,11 @@ func (n *nodeChecks) certificate(context.Context) (string, error) {
 	if err != nil {
 		return "", explainTLS(err)
 	}
-	return validity(files.Certificate, n.now())
+	cure := n.command("ca renew")
+	if n.config.TLS.Certificate != "" {
+		cure = "whoever issued it renews it"
+	}
+	return validity(files.Certificate, n.now(), cure)
 }
 
 // names compares the certificate with what this machine is called now: addresses change.

@@ -106,7 +106,11 @@ func (n *node) readEnrolAuthority(e *enrolment) error {
 	if err != nil {
 		return err
 	}
-	e.authority.Store(&enrol.Authority{Authority: authority, Anchors: anchors})
+	crosses, err := n.layout.crosses()
+	if err != nil {
+		return err
+	}
+	e.authority.Store(&enrol.Authority{Authority: authority, Anchors: anchors, Crosses: crosses})
 	return nil
 }
 

@@ -51,10 +51,10 @@ func (n *node) warnOfExpiry(now time.Time) {
 		}
 		own, authority := s.Expiry()
 		if expiresSoon(own, now) {
-			n.log.Warn("the broker's certificate expires soon", "end", own.UTC().Format(time.RFC3339))
+			n.log.Warn("the broker's certificate expires soon: pinseal doctor says more", "end", own.UTC().Format(time.RFC3339))
 		}
-		if expiresSoon(authority, now) {
-			n.log.Warn("an authority's certificate expires soon", "end", authority.UTC().Format(time.RFC3339))
+		if authority.Sub(now) < authorityNotice && !n.layout.rotating() {
+			n.log.Warn("an authority's certificate expires soon: pinseal ca rotate", "end", authority.UTC().Format(time.RFC3339))
 		}
 		break // all listeners have the same
 	}

@@ -37,6 +37,8 @@ func (l layout) caCert() string           { return filepath.Join(l.state, "pki",
 func (l layout) caOldKey() string         { return filepath.Join(l.state, "pki", "ca-old.key") }
 func (l layout) caRequest() string        { return filepath.Join(l.state, "pki", "ca.csr") }
 func (l layout) caCross() string          { return filepath.Join(l.state, "pki", "cross.crt") }
+func (l layout) caCrossOld() string       { return filepath.Join(l.state, "pki", "cross-old.crt") }
+func (l layout) caNextKey() string        { return filepath.Join(l.state, "pki", "ca-next.key") }
 func (l layout) caKey() string            { return filepath.Join(l.state, "pki", "ca.key") }
 func (l layout) denied() string           { return filepath.Join(l.state, "pki", "denied") }
 func (l layout) crl() string              { return filepath.Join(l.state, "pki", "ca.crl") }
@@ -54,6 +56,9 @@ func (l layout) clockFloor() string       { return filepath.Join(l.state, "clock
 func (l layout) bundles() string          { return filepath.Join(l.state, "bundles") }
 func (l layout) lines() string            { return filepath.Join(l.run, "lines") }
 func (l layout) control() string          { return filepath.Join(l.run, "control.sock") }
+
+// rotating reports whether the authority before this one is still trusted.
+func (l layout) rotating() bool { return exists(l.caOldKey()) }
 
 // brokerCert is the certificate that init wrote, or the one that has taken its place: the service may not write into pki/.
 func (l layout) brokerCert() string { return filepath.Join(l.brokerFolder(), "broker.crt") }

@@ -265,14 +265,8 @@ func (c *caretaker) obtain(_ context.Context, key crypto.Signer) (renewal.Obtain
 		return renewal.Obtained{}, err
 	}
 	chain := append([]*x509.Certificate{cert}, authority.Chain()...)
-	if cross, err := os.ReadFile(c.layout.caCross()); err == nil {
-		more, err := pki.ParseCertificates(cross)
-		if err != nil {
-			return renewal.Obtained{}, err
-		}
-		chain = append(chain, more...)
-	}
-	return renewal.Obtained{Chain: chain}, nil
+	cross, err := readCertificates(c.layout.caCross())
+	return renewal.Obtained{Chain: append(chain, cross...)}, err
 }
 
 // try makes a handshake with ourselves, as a client that trusts our authorities would.

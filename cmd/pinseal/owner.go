@@ -80,6 +80,11 @@ func (l layout) handOver(to owner) error {
 	if err := root.Chmod("pki", publicFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("letting the service read: %w", err)
 	}
+	if !l.enrols() && os.Geteuid() == 0 { // devices may have joined before
+		if err := root.Lchown(strings.TrimPrefix(l.caKey(), l.state+"/"), 0, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("taking the authority's key back: %w", err)
+		}
+	}
 	names := []string{"."}
 	for _, path := range l.serviceFiles(l.enrols())[1:] {
 		// With what lies beside a file under a longer name, such as the database's log.

@@ -34,6 +34,18 @@ func (y *years) do(words ...string) string {
 	return out.String()
 }
 
+// fails gives what a command says that is not done.
+func (y *years) fails(words ...string) string {
+	y.t.Helper()
+	var said strings.Builder
+	if code := run(y.t.Context(), words, streams{in: strings.NewReader(""), out: &said, err: &said, now: y.now}); code == exitDone {
+		y.t.Fatalf("day %d: %v was done: %s", y.day(), words, said.String())
+	}
+	return said.String()
+}
+
+func (y *years) pass(days int) { y.passed.Add(int64(time.Duration(days) * 24 * time.Hour)) }
+
 func (y *years) freeAddress() string {
 	y.t.Helper()
 	address, err := freeport.Address()
@@ -121,7 +133,7 @@ func TestDefaultsSurviveTheYears(t *testing.T) {
 
 	const step, end = 12, 1000
 	for y.day() < end {
-		y.passed.Add(int64(step * 24 * time.Hour))
+		y.pass(step)
 		y.awaitCare()
 		y.do("pub", "--bundle", operator, "ledStatus", "toggle")
 		y.do("pub", "--bundle", device, "-t", "telemetry/sensor-1/load", "-m", "1")
@@ -160,9 +172,13 @@ func TestTimerRenewsWithoutEnrolment(t *testing.T) {
 		}
 		return lists[0].NextUpdate
 	}
+	y.pass(80)
+	if said := y.do("doctor", "--dir", y.dir); !strings.Contains(said, "ca.crl ends on") {
+		t.Errorf("doctor does not say that the revocation list ends: %s", said)
+	}
 	const step, end = 25, 1000
 	for y.day() < end {
-		y.passed.Add(int64(step * 24 * time.Hour))
+		y.pass(step)
 		y.do("ca", "renew", "--due", "--dir", y.dir)
 		if said := y.do("ca", "renew", "--due", "--dir", y.dir); said != "" {
 			t.Fatalf("day %d: what is not due was renewed: %s", y.day(), said)
@@ -176,4 +192,13 @@ func TestTimerRenewsWithoutEnrolment(t *testing.T) {
 		t.Errorf("certificates in %d days: %v", end, count)
 	}
 	y.do("doctor", "--dir", y.dir)
+
+	// For longer than anything is good for nobody was there: what the timer does then is enough, too.
+	y.pass(900)
+	said := y.fails("doctor", "--bundle", operator)
+	if !strings.Contains(said, "client.crt expired on") || !strings.Contains(said, "hint: pinseal ca renew on the node") {
+		t.Errorf("doctor says of an expired bundle: %s", said)
+	}
+	y.do("ca", "renew", "--due", "--dir", y.dir)
+	y.do("pub", "--bundle", operator, "ledStatus", "toggle")
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 
 	"pinseal/pki"
 )
@@ -16,7 +17,8 @@ const base64Line = 64
 
 // caCerts is RFC 7030 section 4.1: what to trust.
 func (s *Server) caCerts(*http.Request) (reply, error) {
-	der, err := pki.CertsOnly(s.cfg.Authority().Anchors...)
+	authority := s.cfg.Authority()
+	der, err := pki.CertsOnly(slices.Concat(authority.Anchors, authority.Crosses)...)
 	return estReply("application/pkcs7-mime", der), err
 }
 

@@ -60,6 +60,9 @@ type Authority struct {
 	// Anchors are what devices are to trust, and what the certificates that are
 	// renewed come from. Usually the authority's own certificate alone.
 	Anchors []*x509.Certificate
+	// Crosses are what anchors have certified of each other while one replaces the
+	// other; who asks for what to trust by EST is told (RFC 7030 section 4.1.3).
+	Crosses []*x509.Certificate
 }
 
 // Signers are the signing keys that the node trusts.

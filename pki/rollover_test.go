@@ -1,0 +1,98 @@
+package pki_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pinseal/pki"
+)
+
+// below has a root sign an authority for a new key, and gives its key and what the root answers.
+func below(t *testing.T, root *pki.Authority, name string) (authority *pki.Authority, answer []byte) {
+	t.Helper()
+	key := newKey(t)
+	request, err := pki.AuthorityRequest(name, []string{"raspi.local"}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := root.SignAuthority(request, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer = append(pki.EncodeCertificates(signed), root.CertificatePEM()...)
+	if authority, err = pki.NewAuthority(answer, key); err != nil {
+		t.Fatal(err)
+	}
+	return authority, answer
+}
+
+func cross(t *testing.T, by, of *pki.Authority) []byte {
+	t.Helper()
+	cert, err := by.Cross(of, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pki.EncodeCertificates(cert)
+}
+
+func createRoot(t *testing.T, name string) *pki.Authority {
+	t.Helper()
+	root, err := pki.CreateRoot(name, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// An authority below another is replaced only by one that is good for who trusts no more than before.
+func TestSuccession(t *testing.T) {
+	t.Parallel()
+	old, fresh, stranger := createRoot(t, "old"), createRoot(t, "new"), createRoot(t, "stranger")
+	present, _ := below(t, old, "node authority")
+	short, err := pki.CreateAuthority("no room for one in between", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	presentShort, _ := below(t, short, "node authority")
+	newWithOld, oldWithNew := cross(t, old, fresh), cross(t, fresh, old)
+	tests := []struct {
+		name          string
+		before, root  *pki.Authority
+		crossing      []byte
+		cross, former int
+		want          string
+	}{
+		{"the same root", present, old, nil, 0, 0, ""},
+		{"another root, each certified by the other", present, fresh, slices.Concat(newWithOld, oldWithNew), 1, 1, ""},
+		{"another root, certified by the old one", present, fresh, newWithOld, 1, 0, ""},
+		{"what is about others is left out", present, fresh, slices.Concat(newWithOld, oldWithNew, cross(t, stranger, fresh), cross(t, fresh, stranger)), 1, 1, ""},
+		{"another root that nobody knows", present, fresh, nil, 0, 0, "unknown authority"},
+		{"the wrong way round", present, fresh, oldWithNew, 0, 0, "unknown authority"},
+		{"certified by a stranger", present, fresh, cross(t, stranger, fresh), 0, 0, "unknown authority"},
+		{"a path that is too long", presentShort, fresh, cross(t, short, fresh), 0, 0, "too many intermediates"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			next, answer := below(t, tt.root, "node authority since")
+			s, err := pki.NewSuccession(next, append(answer, tt.crossing...), tt.before.Anchors(), now)
+			if tt.want != "" {
+				wantError(t, err, tt.want)
+				return
+			}
+			if err != nil || len(s.Cross) != tt.cross || len(s.Former) != tt.former {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			if got := len(next.Anchors()); got != 2 {
+				t.Errorf("%d anchors: what is certified of a root is not above it", got)
+			}
+		})
+	}
+	if _, err := pki.NewSuccession(fresh, fresh.CertificatePEM(), present.Anchors(), now); err == nil || !strings.Contains(err.Error(), "does not hold the certificate") {
+		t.Errorf("a root as the successor of a node's authority: %v", err)
+	}
+	if _, err := present.Cross(fresh, now); err == nil {
+		t.Error("a node's authority certifies a root")
+	}
+}
