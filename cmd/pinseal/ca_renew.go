@@ -137,7 +137,10 @@ func (c *caRenewCmd) bundle(ctx context.Context, std streams, n *node, dir strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
-	if err := holder.Renew(ctx); err != nil {
+	switch err := holder.Renew(ctx); {
+	case errors.Is(err, renewal.ErrBusy):
+		return nil // its user is at it
+	case err != nil:
 		return fmt.Errorf("%s was not renewed: %w", b.clientCert(), err)
 	}
 	if current, err = holder.Current(); err != nil {
