@@ -122,7 +122,8 @@ type Limits struct {
 	// ReceiveMaximum bounds the QoS 2 messages a client has published and not yet released.
 	ReceiveMaximum int
 	// MaxPublishRate is the number of messages a second that one identity may publish, over all its connections. Beyond,
-	// the broker reads from it more slowly. The node itself is not limited.
+	// the broker reads from it more slowly. The node itself is not limited. Each filter of a SUBSCRIBE or UNSUBSCRIBE
+	// counts as a message, and so do every 16 levels of retained topics that are looked through for it.
 	MaxPublishRate int
 	// MaxPublishBytesRate is the same for the bytes of topics and payloads.
 	MaxPublishBytesRate int

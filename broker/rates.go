@@ -49,14 +49,39 @@ func (p *publishRates) set(l *Limits) {
 // throttle waits until the identity may publish another message of that size. Meanwhile nothing is read from the
 // connection.
 func (b *Broker) throttle(c *conn, size int) {
-	if c.listener == nil {
+	if r := b.rateOf(c); r != nil {
+		now := time.Now()
+		b.slowDown(c, max(r.messages.ReserveN(now, 1).DelayFrom(now), r.bytes.ReserveN(now, size).DelayFrom(now)))
+	}
+}
+
+// levelsPerMessage is how many levels of topics can be looked at for what it takes to handle a message.
+const levelsPerMessage = 16
+
+// charge is throttle for so many messages' worth of work.
+func (b *Broker) charge(c *conn, messages int) {
+	r := b.rateOf(c)
+	if r == nil {
 		return
 	}
-	if c.publishing == nil {
+	now, wait := time.Now(), time.Duration(0)
+	for messages > 0 {
+		n := min(messages, max(1, r.messages.Burst())) // no more can be reserved at a time
+		wait = max(wait, r.messages.ReserveN(now, n).DelayFrom(now))
+		messages -= n
+	}
+	b.slowDown(c, wait)
+}
+
+// rateOf is what the connection's identity may do; nil for the node, which is not limited.
+func (b *Broker) rateOf(c *conn) *publishRate {
+	if c.publishing == nil && c.listener != nil {
 		c.publishing = b.rates.get(c.identity(), b.limits.Load())
 	}
-	r, now := c.publishing, time.Now()
-	wait := max(r.messages.ReserveN(now, 1).DelayFrom(now), r.bytes.ReserveN(now, size).DelayFrom(now))
+	return c.publishing
+}
+
+func (b *Broker) slowDown(c *conn, wait time.Duration) {
 	if wait <= 0 {
 		return
 	}

@@ -73,17 +73,16 @@ func (r *retained) drop(m *message) {
 	}
 }
 
-// search returns the messages on the topics that a filter matches.
-func (r *retained) search(filter string, now int64) []*message {
+// search returns the messages on the topics that a filter matches, and how many levels it had to look at.
+func (r *retained) search(filter string, now int64) (found []*message, levels int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var found []*message
-	r.topics.search(filter, func(m *message) {
+	levels = r.topics.search(filter, func(m *message) {
 		if !m.expired(now) {
 			found = append(found, m)
 		}
 	})
-	return found
+	return found, levels
 }
 
 // expire forgets the messages whose time is up.

@@ -163,7 +163,7 @@ func (b *Broker) withheld(s *session, topic string) {
 // throttled notes that a publish had to wait.
 func (b *Broker) throttled(c *conn) {
 	if write, suppressed := b.journal.counters[ReasonThrottled].count(); write {
-		b.log.LogAttrs(context.Background(), slog.LevelWarn, "client publishes too fast, slowing it down",
+		b.log.LogAttrs(context.Background(), slog.LevelWarn, "client publishes or subscribes too fast, slowing it down",
 			slog.String("reason", string(ReasonThrottled)), c.attrs(), unlogged(suppressed))
 	}
 }

@@ -12,6 +12,8 @@ func (b *Broker) readSubscribe(c *conn, s *session, pk *packets.Packet) {
 	var need mark
 	var fresh []*freshSubscription
 	codes := make([]byte, 0, len(pk.Filters))
+	b.charge(c, len(pk.Filters))
+	policy := b.policy.Load()
 	for i := range pk.Filters {
 		asked := &pk.Filters[i]
 		code := b.judgeFilter(c, s, asked)
@@ -28,7 +30,9 @@ func (b *Broker) readSubscribe(c *conn, s *session, pk *packets.Packet) {
 		}
 		codes = append(codes, code)
 	}
-	b.endSubscriptions(s) // the policy may have changed since it was asked
+	if b.policy.Load() != policy { // it has changed since it was asked, and SetPolicy may have been here before
+		b.endSubscriptions(s)
+	}
 	c.answer(codesPacket(s.version, typeSuback, pk.PacketID, codes), need, nil)
 	for _, f := range fresh {
 		b.sendRetained(c, s, f)
@@ -120,7 +124,9 @@ func (b *Broker) sendRetained(c *conn, s *session, f *freshSubscription) {
 	if f.identifier > 0 {
 		t.identifiers = []int{f.identifier}
 	}
-	for _, m := range b.retained.search(filter, time.Now().Unix()) {
+	found, levels := b.retained.search(filter, time.Now().Unix())
+	b.charge(c, levels/levelsPerMessage) // before the next: a filter of a few bytes may be slow to find nothing
+	for _, m := range found {
 		if f.noLocal && m.origin == s.id {
 			continue
 		}
@@ -133,6 +139,7 @@ func (b *Broker) sendRetained(c *conn, s *session, f *freshSubscription) {
 func (b *Broker) readUnsubscribe(c *conn, s *session, pk *packets.Packet) {
 	var need mark
 	codes := make([]byte, 0, len(pk.Filters))
+	b.charge(c, len(pk.Filters))
 	for i := range pk.Filters {
 		at, existed := s.unsubscribe(pk.Filters[i].Filter)
 		need = max(need, at)

@@ -136,45 +136,51 @@ func (n *tree[T]) visitHash(visit func(*T)) {
 	}
 }
 
-// each visits all values.
-func (n *tree[T]) each(visit func(*T)) {
+// each visits all values, and returns how many levels it went through.
+func (n *tree[T]) each(visit func(*T)) (levels int) {
+	levels = 1
 	if n.value != nil {
 		visit(n.value)
 	}
-	n.all(func(child *tree[T]) { child.each(visit) })
+	n.all(func(child *tree[T]) { levels += child.each(visit) })
+	return levels
 }
 
-// search visits the values at all topic names that the filter matches.
-func (n *tree[T]) search(filter string, visit func(*T)) { n.searchLevel(filter, true, visit) }
+// search visits the values at all topic names that the filter matches, and returns how many levels it went through to
+// find them, which may be all there are for a filter that matches nothing.
+func (n *tree[T]) search(filter string, visit func(*T)) (levels int) {
+	return n.searchLevel(filter, true, visit)
+}
 
-func (n *tree[T]) searchLevel(filter string, first bool, visit func(*T)) {
+func (n *tree[T]) searchLevel(filter string, first bool, visit func(*T)) (levels int) {
 	level, rest, more := strings.Cut(filter, "/")
 	if level != "+" && level != "#" {
 		if child := n.child(level); child != nil {
-			child.searchRest(rest, more, visit)
+			levels = child.searchRest(rest, more, visit)
 		}
-		return
+		return levels
 	}
 	if level == "#" && !first {
-		n.each(visit)
-		return
+		return n.each(visit)
 	}
 	n.all(func(child *tree[T]) {
 		switch {
 		case first && strings.HasPrefix(child.level, "$"):
 		case level == "#":
-			child.each(visit)
+			levels += child.each(visit)
 		default:
-			child.searchRest(rest, more, visit)
+			levels += child.searchRest(rest, more, visit)
 		}
 	})
+	return levels
 }
 
-func (n *tree[T]) searchRest(rest string, more bool, visit func(*T)) {
-	switch {
-	case more:
-		n.searchLevel(rest, false, visit)
-	case n.value != nil:
+func (n *tree[T]) searchRest(rest string, more bool, visit func(*T)) (levels int) {
+	if more {
+		return 1 + n.searchLevel(rest, false, visit)
+	}
+	if n.value != nil {
 		visit(n.value)
 	}
+	return 1
 }
