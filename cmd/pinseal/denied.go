@@ -1,13 +1,16 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
@@ -51,6 +54,32 @@ func changeDenied(l layout, change func(*pki.DenyList) error) error {
 		return err
 	}
 	return atomicfile.Write(l.denied(), list.Text(), 0o644)
+}
+
+// denyFormer denies by its number every certificate that a denied name was ever given. One that was renewed while the name
+// was being denied is not on the list yet, and would be good again with the name.
+func denyFormer(l layout, name string, now time.Time) error {
+	list, err := readDenied(l)
+	if _, denied := list.Since(name); err != nil || !denied {
+		return err
+	}
+	former, err := issuedTo(l, name)
+	if err != nil {
+		return err
+	}
+	return denyCertificates(l, name, former, now)
+}
+
+// denyCertificates denies a name, and certificates by their numbers.
+func denyCertificates(l layout, name string, certificates []*x509.Certificate, now time.Time) error {
+	return changeDenied(l, func(list *pki.DenyList) error {
+		var serials []*big.Int
+		for _, certificate := range certificates {
+			serials = append(serials, certificate.SerialNumber)
+		}
+		list.Deny(name, serials, now)
+		return nil
+	})
 }
 
 // admit lets a name in again that was denied: it has been given another certificate.

@@ -60,6 +60,9 @@ func (c *deviceAddCmd) Run(std streams) error {
 
 // make issues the device's certificate here, for machines that cannot make their own keys or reach the node's enrolment.
 func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
+	if err := denyFormer(l, c.Name, std.clock()()); err != nil {
+		return err
+	}
 	files, err := c.files(l, cfg, std.clock()())
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ func (c *deviceAddCmd) invite(std streams, l layout, cfg *config) error {
 	if err != nil {
 		return withHint(fmt.Errorf("the node: %w", err), "restart it, systemctl restart pinseal or %s, and try again", c.command("run"))
 	}
-	if err := c.admitBack(l, cfg); err != nil {
+	if err := c.admitBack(l, cfg, std.clock()()); err != nil {
 		return err
 	}
 	fmt.Fprintln(std.out, invitation)
@@ -55,8 +55,8 @@ func (c *deviceAddCmd) invitation(l layout, cfg *config) (enrol.Invitation, erro
 }
 
 // admitBack takes back a revocation of the name, and gives it its rights.
-func (c *deviceAddCmd) admitBack(l layout, cfg *config) error {
-	if err := admit(l, c.Name); err != nil {
+func (c *deviceAddCmd) admitBack(l layout, cfg *config, now time.Time) error {
+	if err := errors.Join(denyFormer(l, c.Name, now), admit(l, c.Name)); err != nil {
 		return err
 	}
 	if err := c.permit(l, cfg); err != nil {

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"time"
 
@@ -39,7 +38,7 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 	if len(certificates) == 0 && !exists(l.signer(c.Name)) && !c.Force {
 		return withHint(fmt.Errorf("no device is named %s", c.Name), "pinseal device list shows them; --force denies the name all the same, such as one that another authority has certified")
 	}
-	if err := c.deny(l, certificates, std.clock()()); err != nil {
+	if err := denyCertificates(l, c.Name, certificates, std.clock()()); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "%s is let in no longer; certificates revoked: %d\n", c.Name, len(certificates))
@@ -49,17 +48,6 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 	}
 	// Whatever went wrong with one does not hinder the others.
 	return errors.Join(c.tell(std, l), signer, publishCRL(std, l, std.clock()()))
-}
-
-func (c *deviceRevokeCmd) deny(l layout, certificates []*x509.Certificate, now time.Time) error {
-	return changeDenied(l, func(list *pki.DenyList) error {
-		var serials []*big.Int
-		for _, certificate := range certificates {
-			serials = append(serials, certificate.SerialNumber)
-		}
-		list.Deny(c.Name, serials, now)
-		return nil
-	})
 }
 
 func (c *deviceRevokeCmd) tell(std streams, l layout) error {
