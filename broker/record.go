@@ -127,7 +127,8 @@ func (s *sessionRecord) marshal() []byte {
 	b := binary.AppendUvarint(nil, flags(0, flagIf(s.attached, flagAttached), flagIf(s.will != nil, flagWill)))
 	b = binary.AppendUvarint(b, uint64(s.version))
 	b = binary.AppendUvarint(b, uint64(s.keep/time.Second)) //nolint:gosec // not negative
-	b = binary.AppendUvarint(b, uint64(max(s.away.Unix(), 0)))
+	// Rounded up: a will must not come before its delay is over.
+	b = binary.AppendUvarint(b, uint64(max(s.away.Add(time.Second-1).Unix(), 0)))
 	b = binary.AppendUvarint(b, s.lastSent)
 	if s.will != nil {
 		b = binary.AppendUvarint(b, uint64(s.will.delay/time.Second)) //nolint:gosec // not negative
