@@ -67,7 +67,7 @@ func (c *cryptor) recipient(nameOrFile string) (encryption.Recipient, error) {
 		err = fmt.Errorf("%s is neither a name nor a file", nameOrFile)
 	}
 	if err != nil {
-		return nil, withHint(err, "a P-256 PUBLIC KEY block, as pinseal recipient show prints it")
+		return nil, withHint(err, "a PUBLIC KEY block of P-256 or X25519, as pinseal recipient show prints it")
 	}
 	return keys[len(keys)-1], nil
 }

@@ -102,7 +102,7 @@ func (c *recipientListCmd) Run(std streams) error {
 type recipientAddCmd struct {
 	keyPlace
 	Name string `arg:"" help:"Name of the recipient."`
-	File string `arg:"" help:"Its public key or keys (PEM, P-256); - is standard input."`
+	File string `arg:"" help:"Its public key or keys (PEM; P-256 or X25519); - is standard input."`
 }
 
 // Run adds the keys of a file behind those that are known.
@@ -123,7 +123,7 @@ func (c *recipientAddCmd) Run(std streams) error {
 	}
 	added, err := encryption.ParsePublicKeys(data)
 	if err != nil {
-		return withHint(err, "a P-256 PUBLIC KEY block, as pinseal recipient show prints it")
+		return withHint(err, "a PUBLIC KEY block of P-256 or X25519, as pinseal recipient show prints it")
 	}
 	known, err := readKeys(files.publicKey(c.Name), encryption.ParsePublicKeys)
 	if err != nil {
@@ -232,7 +232,10 @@ func (c *recipientRemoveCmd) unused() error {
 	return nil
 }
 
-type recipientRotateCmd struct{ keyPlace }
+type recipientRotateCmd struct {
+	keyPlace
+	Curve string `help:"${enum}. Who encrypts must know the new one too: programs from before X25519 do not." enum:"P-256,X25519" default:"P-256" placeholder:"CURVE"`
+}
 
 // Run writes the new private key behind the old ones, and its public half behind theirs.
 func (c *recipientRotateCmd) Run(std streams) error {
@@ -244,7 +247,11 @@ func (c *recipientRotateCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	key, err := encryption.GenerateKey()
+	generate := encryption.GenerateKey
+	if c.Curve == "X25519" {
+		generate = encryption.GenerateX25519Key
+	}
+	key, err := generate()
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@
 // ciphertext that somebody else signs, or that is put into another message, is
 // refused.
 //
-// Recipients are P-256 keys (ECDH-ES+A256KW), which are for nothing but this,
-// or keys of 256 bits that several parties share (A256KW). Each is known by its
+// Recipients are P-256 or X25519 keys (ECDH-ES+A256KW), which are for nothing
+// but this, or keys of 256 bits that several parties share (A256KW). Each is known by its
 // RFC 7638 thumbprint. Whoever changes keys keeps the old ones for opening.
 //
 // What goes in to [Encrypt]: recipients, a [Binding], one JSON value. What comes

@@ -2,8 +2,11 @@ package encryption_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"slices"
 	"strings"
@@ -99,7 +102,7 @@ func unmarshal(t *testing.T, data []byte, to any) {
 
 func TestEveryByteCounts(t *testing.T) {
 	p := testParties(t)
-	for name, to := range map[string][]encryption.Recipient{"one": p.to()[:1], "shared": p.to()[1:]} {
+	for name, to := range map[string][]encryption.Recipient{"one": p.to()[:1], "X25519": {p.curve.Public()}, "shared": p.to()[1:]} {
 		msg := encrypt(t, to, ordinary(), `"on"`)
 		for i := range msg {
 			for _, bit := range []byte{1, 4, 32} {
@@ -206,7 +209,7 @@ func TestKeyFiles(t *testing.T) {
 	if err != nil || group[1].ID() != p.group[1].ID() {
 		t.Errorf("shared keys written: %v", err)
 	}
-	want := []string{p.operator[0].Public().ID(), p.operator[1].Public().ID(), p.group[0].ID(), p.group[1].ID()}
+	want := []string{p.curve.Public().ID(), p.operator[0].Public().ID(), p.operator[1].Public().ID(), p.group[0].ID(), p.group[1].ID()}
 	slices.Sort(want)
 	if !p.keys().Has(want[0]) || p.keys().Has(p.stranger.Public().ID()) || new(encryption.Keys).Has(want[0]) {
 		t.Error("does not know which keys it has")
@@ -237,6 +240,74 @@ func TestKeyFilesRefused(t *testing.T) {
 	}
 	if _, err := encryption.ParsePrivateKeys([]byte(run(t, "", "openssl", "ecparam", "-name", "prime256v1", "-genkey"))); err != nil {
 		t.Errorf("with EC PARAMETERS, as openssl writes it: %v", err)
+	}
+}
+
+// Keys of X25519 are written and read as others are; what agrees on zero with everybody, or has a second way to be
+// written, is no key.
+func TestX25519KeyFiles(t *testing.T) {
+	key, err := encryption.GenerateX25519Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := string(key.PEM()) + string(read(t, "testdata/keys/stranger.key"))
+	private, err := encryption.ParsePrivateKeys([]byte(both))
+	if err != nil || len(private) != 2 || !bytes.Equal(private[0].PEM(), key.PEM()) || private[0].Public().ID() != key.Public().ID() {
+		t.Errorf("read %d private keys, %v", len(private), err)
+	}
+	public, err := encryption.ParsePublicKeys(append(key.Public().PEM(), private[1].Public().PEM()...))
+	if err != nil || len(public) != 2 || public[0].ID() != key.Public().ID() || public[0].JWK() != key.Public().JWK() {
+		t.Errorf("read %d public keys, %v", len(public), err)
+	}
+	if of := run(t, string(key.PEM()), "openssl", "pkey", "-pubout"); of != string(key.Public().PEM()) {
+		t.Errorf("openssl writes %s", of)
+	}
+	ed25519 := run(t, "", "openssl", "genpkey", "-algorithm", "ED25519")
+	x448 := run(t, "", "openssl", "genpkey", "-algorithm", "X448")
+	trailing := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: append(blockOf(t, key.Public().PEM()), 0)})
+	for name, data := range map[string]string{
+		"Ed25519": ed25519, "X448": x448, "public Ed25519": run(t, ed25519, "openssl", "pkey", "-pubout"), "bytes behind it": string(trailing),
+		"a header": strings.Replace(string(key.Public().PEM()), "KEY-----\n", "KEY-----\nA: b\n\n", 1),
+	} {
+		_, err1 := encryption.ParsePrivateKeys([]byte(data))
+		_, err2 := encryption.ParsePublicKeys([]byte(data))
+		if err1 == nil || err2 == nil {
+			t.Errorf("%s: accepted: %v, %v", name, err1, err2)
+		}
+	}
+	der := blockOf(t, key.Public().PEM())
+	for _, point := range lowOrder() {
+		copy(der[len(der)-32:], point)
+		if _, err := encryption.ParsePublicKeys(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})); err == nil {
+			t.Errorf("%x is a key", point)
+		}
+	}
+}
+
+func blockOf(t *testing.T, text []byte) []byte {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("no PEM: %s", text)
+	}
+	return block.Bytes
+}
+
+// TestX25519Vector is RFC 7748 section 6.1, and RFC 8037 appendix A.6, whose thumbprint follows from it.
+func TestX25519Vector(t *testing.T) {
+	der := blockOf(t, testParties(t).curve.Public().PEM())
+	copy(der[len(der)-32:], unhex(t, "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")) // Bob's
+	public, err := encryption.ParsePublicKeys(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"crv":"X25519","kty":"OKP","x":"3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08"}`
+	if got := public[0].JWK(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	sum := sha256.Sum256([]byte(want))
+	if public[0].ID() != base64.RawURLEncoding.EncodeToString(sum[:]) {
+		t.Errorf("kid %s", public[0].ID())
 	}
 }
 

@@ -264,15 +264,26 @@ func parseHeader(value jsontext.Value) (entry, error) {
 	return e, nil
 }
 
-// parsePoint reads an ephemeral P-256 key. The standard library refuses points
-// that are not on the curve (RFC 8725 section 3.4).
+// parsePoint reads an ephemeral key.
 func parsePoint(value jsontext.Value) (*ecdh.PublicKey, error) {
-	found, err := exactly(value, "kty", "crv", "x", "y")
+	found, err := members(value)
 	if err != nil {
 		return nil, fmt.Errorf("epk: %w", err)
 	}
-	if kind, err := readString(found["kty"]); err != nil || kind != "EC" {
-		return nil, errors.New("epk: kty is not EC")
+	switch kind, err := readString(found["kty"]); {
+	case err == nil && kind == "EC":
+		return parseEC(found)
+	case err == nil && kind == "OKP":
+		return parseOKP(found)
+	}
+	return nil, errors.New("epk: kty is neither EC nor OKP")
+}
+
+// parseEC reads an ephemeral P-256 key. The standard library refuses points
+// that are not on the curve (RFC 8725 section 3.4).
+func parseEC(found object) (*ecdh.PublicKey, error) {
+	if err := found.exactly("kty", "crv", "x", "y"); err != nil {
+		return nil, fmt.Errorf("epk: %w", err)
 	}
 	if curve, err := readString(found["crv"]); err != nil || curve != "P-256" {
 		return nil, errors.New("epk: crv is not P-256")

@@ -1,6 +1,9 @@
 package encryption
 
-import "io"
+import (
+	"crypto/ecdh"
+	"io"
+)
 
 // EncryptWith is Encrypt with a source of random bytes, for vectors.
 func EncryptWith(random io.Reader, to []Recipient, b Binding, value []byte) ([]byte, error) {
@@ -14,6 +17,18 @@ func UnwrapKey(key, wrapped []byte) ([]byte, error) { return unwrapKey(key, wrap
 // EncryptAny encrypts what Encrypt refuses, as a careless or malicious signer might.
 func EncryptAny(random io.Reader, to []Recipient, header, content []byte) ([]byte, error) {
 	return encryptAny(random, to, header, content)
+}
+
+// LowOrder is the recipient of what an attacker would send if the secret zero were taken: its ephemeral key is a point
+// of low order, and everybody knows the key that is made of zero.
+type LowOrder struct{ KID, Point string }
+
+// ID implements Recipient.
+func (l LowOrder) ID() string { return l.KID }
+
+func (l LowOrder) wrap(_ io.Reader, contentKey []byte) (entry, error) {
+	point, err := ecdh.X25519().NewPublicKey([]byte(l.Point))
+	return entry{algorithmPublic, l.KID, point, wrapKey(agreedKey(make([]byte, 32)), contentKey)}, err
 }
 
 // Steps are what k computes from a message with one recipient: the agreed secret, the key made of it, the content key.

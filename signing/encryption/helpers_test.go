@@ -33,10 +33,13 @@ func (s *stream) Read(p []byte) (int, error) {
 type parties struct {
 	operator []*encryption.PrivateKey
 	group    []*encryption.SharedKey
+	curve    *encryption.PrivateKey // of X25519, the operator's too
 	stranger *encryption.PrivateKey
 }
 
-func (p parties) keys() *encryption.Keys { return encryption.NewKeys(p.operator, p.group) }
+func (p parties) keys() *encryption.Keys {
+	return encryption.NewKeys(append([]*encryption.PrivateKey{p.curve}, p.operator...), p.group)
+}
 
 func (p parties) to() []encryption.Recipient {
 	return []encryption.Recipient{p.operator[1].Public(), p.group[0]}
@@ -56,7 +59,11 @@ func testParties(tb testing.TB) parties {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return parties{operator, group, stranger[0]}
+	curve, err := encryption.ParsePrivateKeys(read(tb, "testdata/keys/x25519.key"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return parties{operator, group, curve[0], stranger[0]}
 }
 
 func ordinary() encryption.Binding {

@@ -69,20 +69,45 @@ func TestJoseThumbprints(t *testing.T) {
 // TestPython: python3-cryptography's primitives, put together as RFC 7518 says, open a message.
 func TestPython(t *testing.T) {
 	p := testParties(t)
-	for name, to := range map[string]encryption.Recipient{"private": p.operator[0].Public(), "shared": p.group[0]} {
-		t.Run(name, func(t *testing.T) {
-			msg := encrypt(t, []encryption.Recipient{to}, ordinary(), `"on"`)
-			key := map[string]string{"private": "testdata/keys/operator.key", "shared": p.group[0].JWK()}[name]
+	for _, test := range []struct {
+		name, kind, key string
+		to              encryption.Recipient
+	}{
+		{"P-256", "private", "testdata/keys/operator.key", p.operator[0].Public()},
+		{"X25519", "private", "testdata/keys/x25519.key", p.curve.Public()},
+		{"shared", "shared", p.group[0].JWK(), p.group[0]},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			msg := encrypt(t, []encryption.Recipient{test.to}, ordinary(), `"on"`)
 			var read struct {
 				Header  encryptionHeader
 				Content string
 			}
-			out := run(t, string(msg), "/usr/bin/python3", "testdata/peer.py", name, key)
+			out := run(t, string(msg), "/usr/bin/python3", "testdata/peer.py", test.kind, test.key)
 			unmarshal(t, []byte(out), &read)
 			if strings.TrimRight(read.Content, " ") != `"on"` || read.Header != (encryptionHeader{"ledStatus", "A256GCM", ordinary().KeyID, ordinary().Sequence, "pinseal+jwe"}) {
 				t.Errorf("python reads %s", out)
 			}
 		})
+	}
+}
+
+// TestPythonEncrypts: this package opens what python3-cryptography makes for an X25519 key, which the jose command cannot.
+func TestPythonEncrypts(t *testing.T) {
+	p := testParties(t)
+	public := filepath.Join(t.TempDir(), "public.pem")
+	write(t, public, p.curve.Public().PEM())
+	b := ordinary()
+	order, err := json.Marshal(map[string]any{
+		"kid": p.curve.Public().ID(), "content": ` {"state":"ON"}`,
+		"header": map[string]any{"aud": b.Topic, "enc": "A256GCM", "iss": b.KeyID, "seq": b.Sequence, "typ": "pinseal+jwe"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := run(t, string(order), "/usr/bin/python3", "testdata/peer.py", "x25519", public)
+	if got, err := p.keys().Decrypt([]byte(msg), b); err != nil || string(got) != `{"state":"ON"}` {
+		t.Errorf("read as %s, %v: %s", got, err, msg)
 	}
 }
 

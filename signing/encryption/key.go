@@ -94,9 +94,10 @@ func newPrivateKey(from *signing.PrivateKey) (*PrivateKey, error) {
 	return &PrivateKey{public: public, pem: text, key: exchange}, nil
 }
 
+// newPublicKey takes a key that package signing has parsed.
 func newPublicKey(from *signing.PublicKey) (*PublicKey, error) {
 	if from.Algorithm() != signing.ES256 {
-		return nil, errors.New("the key is not of P-256, as keys for encryption are")
+		return nil, errors.New("the key is neither of P-256 nor of X25519, as keys for encryption are")
 	}
 	text := from.PEM()
 	block, _ := pem.Decode(text)
@@ -123,8 +124,8 @@ func newSharedKey(key [SharedKeyBytes]byte) *SharedKey {
 	return s
 }
 
-// ParsePrivateKeys reads one or more P-256 private keys in PEM, as
-// signing.ParsePrivateKey does each.
+// ParsePrivateKeys reads one or more private keys in PEM: of X25519 in PKCS #8
+// (RFC 8410), or of P-256 as signing.ParsePrivateKey reads them.
 func ParsePrivateKeys(data []byte) ([]*PrivateKey, error) {
 	blocks, err := splitPEM(data)
 	if err != nil {
@@ -135,11 +136,7 @@ func ParsePrivateKeys(data []byte) ([]*PrivateKey, error) {
 		if block.Type == blockParameters {
 			continue
 		}
-		parsed, err := signing.ParsePrivateKey(pem.EncodeToMemory(block))
-		if err != nil {
-			return nil, err
-		}
-		key, err := newPrivateKey(parsed)
+		key, err := parsePrivateKey(block)
 		if err != nil {
 			return nil, err
 		}
@@ -151,19 +148,41 @@ func ParsePrivateKeys(data []byte) ([]*PrivateKey, error) {
 	return keys, nil
 }
 
-// ParsePublicKeys reads one or more P-256 public keys in PEM.
-func ParsePublicKeys(data []byte) ([]*PublicKey, error) {
-	parsed, err := signing.ParsePublicKeys(data)
+func parsePrivateKey(block *pem.Block) (*PrivateKey, error) {
+	if exchange := parseX25519(block); exchange != nil {
+		return newX25519(exchange)
+	}
+	parsed, err := signing.ParsePrivateKey(pem.EncodeToMemory(block))
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]*PublicKey, len(parsed))
-	for i, p := range parsed {
-		if keys[i], err = newPublicKey(p); err != nil {
+	return newPrivateKey(parsed)
+}
+
+// ParsePublicKeys reads one or more public keys in PEM, of P-256 or X25519.
+func ParsePublicKeys(data []byte) ([]*PublicKey, error) {
+	blocks, err := splitPEM(data)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]*PublicKey, len(blocks))
+	for i, block := range blocks {
+		if keys[i], err = parsePublicKey(block); err != nil {
 			return nil, err
 		}
 	}
 	return keys, nil
+}
+
+func parsePublicKey(block *pem.Block) (*PublicKey, error) {
+	if exchange := parsePublicX25519(block); exchange != nil {
+		return newPublicX25519(exchange)
+	}
+	parsed, err := signing.ParsePublicKeys(pem.EncodeToMemory(block))
+	if err != nil {
+		return nil, err
+	}
+	return newPublicKey(parsed[0])
 }
 
 // ParseSharedKeys reads one or more shared keys in PEM, blocks PINSEAL SHARED
@@ -229,10 +248,13 @@ func (k *SharedKey) JWK() string {
 	return `{"k":"` + base64.RawURLEncoding.EncodeToString(k.key[:]) + `","kty":"oct"}`
 }
 
-// publicJWK writes a P-256 key as RFC 7638 section 3.2 orders it.
+// publicJWK writes a key as RFC 7638 section 3.2 orders it.
 func publicJWK(key *ecdh.PublicKey) string {
-	point := key.Bytes() // uncompressed: 4, x, y
+	point := key.Bytes() // of P-256 uncompressed: 4, x, y
 	b64 := base64.RawURLEncoding
+	if key.Curve() == ecdh.X25519() {
+		return `{"crv":"X25519","kty":"OKP","x":"` + b64.EncodeToString(point) + `"}` // RFC 8037 section 2
+	}
 	return `{"crv":"P-256","kty":"EC","x":"` + b64.EncodeToString(point[1:1+coordinateBytes]) +
 		`","y":"` + b64.EncodeToString(point[1+coordinateBytes:]) + `"}`
 }

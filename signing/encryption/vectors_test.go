@@ -127,7 +127,10 @@ func (g *generator) make(to []encryption.Recipient, value string) string {
 
 func (g *generator) public() string { return g.make(g.to()[:1], `"on"`) }
 func (g *generator) shared() string { return g.make(g.to()[1:], `"on"`) }
-func (g *generator) both() string   { return g.make(g.to(), `"on"`) }
+func (g *generator) curve25519() string {
+	return g.make([]encryption.Recipient{g.curve.Public()}, `"on"`)
+}
+func (g *generator) both() string { return g.make(g.to(), `"on"`) }
 
 func (g *generator) ok(name, rule, msg, value string) {
 	g.vectors = append(g.vectors, vector{"ok-" + name, rule, ordinary(), value, []byte(msg)})
@@ -146,6 +149,8 @@ func (g *generator) refuse(name, rule, msg, old, replacement string) {
 func (g *generator) accepted() {
 	g.ok("public", "one recipient with a key of its own", g.public(), `"on"`)
 	g.ok("shared", "one shared key", g.shared(), `"on"`)
+	g.ok("x25519", "one recipient with a key of X25519", g.curve25519(), `"on"`)
+	g.ok("both-curves", "recipients with keys of both curves", g.make([]encryption.Recipient{g.stranger.Public(), g.curve.Public()}, `"on"`), `"on"`)
 	g.ok("several", "several recipients", g.both(), `"on"`)
 	g.ok("old-key", "keys that were changed still open", g.make([]encryption.Recipient{g.operator[0].Public()}, `"on"`), `"on"`)
 	g.ok("object", "any JSON value", g.make(g.to(), `{"state":"ON","brightness":128}`), `{"state":"ON","brightness":128}`)
@@ -211,12 +216,55 @@ func (g *generator) headers() {
 	g.refuse("epk-missing", "epk is required", g.public(), `"epk"`, `"x"`)
 	g.refuse("epk-with-shared", "no epk with a shared key", g.shared(), `"kid"`, `"epk":{},"kid"`)
 	g.refuse("epk-private", "no private key in epk", g.public(), `"crv"`, `"d":"AA","crv"`)
-	g.refuse("epk-other-curve", "epk is of P-256", g.public(), "P-256", "P-384")
-	g.refuse("epk-okp", "epk is of P-256", g.public(), `"EC"`, `"OKP"`)
+	g.refuse("epk-other-curve", "an EC epk is of P-256", g.public(), "P-256", "P-384")
+	g.refuse("epk-okp", "an OKP epk is of X25519", g.public(), `"EC"`, `"OKP"`)
 	g.refuse("epk-off-the-curve", "epk is on the curve", g.public(), partOf(g.public(), "y"), strings.Repeat("A", 43))
 	g.refuse("epk-31-bytes", "x and y have 32 bytes", g.public(), partOf(g.public(), "y"), strings.Repeat("A", 42))
+	point := partOf(g.curve25519(), "x")
+	g.refuse("x25519-ed25519", "an OKP epk is of X25519", g.curve25519(), "X25519", "Ed25519")
+	g.refuse("x25519-as-ec", "kty agrees with crv", g.curve25519(), "OKP", "EC")
+	g.refuse("x25519-other-kty", "kty is EC or OKP", g.curve25519(), "OKP", "oct")
+	g.refuse("x25519-with-y", "an OKP epk has no y", g.curve25519(), `"x":`, `"y":"`+point+`","x":`)
+	g.refuse("x25519-private", "no private key in epk", g.curve25519(), `"x":`, `"d":"`+point+`","x":`)
+	g.refuse("x25519-31-bytes", "x has 32 bytes", g.curve25519(), point, strings.Repeat("A", 42))
+	g.refuse("x25519-to-p-256", "epk is of the curve of the key", g.curve25519(), g.curve.Public().ID(), g.operator[0].Public().ID())
+	g.refuse("p-256-to-x25519", "epk is of the curve of the key", g.public(), g.operator[1].Public().ID(), g.curve.Public().ID())
+	g.refuse("x25519-other-point", "the agreed key is of epk", g.curve25519(), point, "CQ"+strings.Repeat("A", 41))
+	g.refuse("x25519-high-bit", "no point has two encodings", g.curve25519(), point, withHighBit(g.T, point))
+	for i, low := range lowOrder() {
+		msg, err := encryption.EncryptAny(&stream{seed: "vectors"}, []encryption.Recipient{encryption.LowOrder{KID: g.curve.Public().ID(), Point: low}}, []byte(g.header()), []byte(`"on"`))
+		if err != nil {
+			g.Fatal(err)
+		}
+		g.refuse("x25519-low-order-"+strconv.Itoa(i+1), "the agreed secret is not zero, which everybody knows", string(msg), "", "")
+	}
 	g.refuse("key-of-24-bytes", "encrypted_key has 40 bytes", g.public(), partOf(g.public(), "encrypted_key"), strings.Repeat("A", 32))
 	g.refuse("key-damaged", "encrypted_key is authenticated", g.public(), partOf(g.public(), "encrypted_key"), strings.Repeat("A", 54))
+}
+
+// lowOrder are the points whose order divides 8 (RFC 7748 section 7), and, from the sixth on, other ways to write some.
+func lowOrder() []string {
+	prime := "\xed" + strings.Repeat("\xff", 30) + "\x7f"
+	return []string{
+		strings.Repeat("\x00", 32),
+		"\x01" + strings.Repeat("\x00", 31),
+		"\xec" + prime[1:],
+		"\xe0\xeb\x7a\x7c\x3b\x41\xb8\xae\x16\x56\xe3\xfa\xf1\x9f\xc4\x6a\xda\x09\x8d\xeb\x9c\x32\xb1\xfd\x86\x62\x05\x16\x5f\x49\xb8\x00",
+		"\x5f\x9c\x95\xbc\xa3\x50\x8c\x24\xb1\xd0\xb1\x55\x9c\x83\xef\x5b\x04\x44\x5c\xc4\x58\x1c\x8e\x86\xd8\x22\x4e\xdd\xd0\x9f\x11\x57",
+		prime,
+		"\xee" + prime[1:],
+		strings.Repeat("\x00", 31) + "\x80",
+	}
+}
+
+func withHighBit(t *testing.T, point string) string {
+	t.Helper()
+	raw, err := base64.RawURLEncoding.DecodeString(point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)-1] |= 0x80
+	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
 // protectedHeader writes headers that are authentic, and wrong.

@@ -31,7 +31,7 @@ var errWrapped = errors.New("the wrapped key is not intact")
 
 // wrap is key agreement with a key made for this one message (RFC 7518 section 4.6).
 func (k *PublicKey) wrap(random io.Reader, contentKey []byte) (entry, error) {
-	ephemeral, err := ephemeralKey(random)
+	ephemeral, err := ephemeralKey(k.key.Curve(), random)
 	if err != nil {
 		return entry{}, err
 	}
@@ -52,7 +52,7 @@ func (k *PrivateKey) unwrap(e entry) ([]byte, error) {
 	if e.algorithm != algorithmPublic {
 		return nil, errWrapped
 	}
-	secret, err := k.key.ECDH(e.ephemeral)
+	secret, err := k.key.ECDH(e.ephemeral) // fails on another curve, and on the secret zero (RFC 7748 section 6.1)
 	if err != nil {
 		return nil, errWrapped
 	}
@@ -68,14 +68,14 @@ func (k *SharedKey) unwrap(e entry) ([]byte, error) {
 
 // ephemeralKey draws a scalar itself, because crypto/ecdh takes no source of
 // random numbers that a test could replace.
-func ephemeralKey(random io.Reader) (*ecdh.PrivateKey, error) {
+func ephemeralKey(curve ecdh.Curve, random io.Reader) (*ecdh.PrivateKey, error) {
 	scalar := make([]byte, coordinateBytes)
 	for {
 		if _, err := io.ReadFull(random, scalar); err != nil {
 			return nil, fmt.Errorf("reading random bytes: %w", err)
 		}
-		if key, err := ecdh.P256().NewPrivateKey(scalar); err == nil {
-			return key, nil // else zero, or not below the order: 2^-32 at most
+		if key, err := curve.NewPrivateKey(scalar); err == nil {
+			return key, nil // else zero, or not below the order of P-256: 2^-32 at most
 		}
 	}
 }
