@@ -54,6 +54,9 @@ has /out '^applied: OFF'
 [ "$(cat /run/pinseal/lines/GPIO17)" = 0 ] || fail 'the line is not low'
 pinseal device add sensor-1 --out /root/sensor-1 >/out
 printf '21.5\n' | pinseal pub --bundle /root/sensor-1 -l -t telemetry/sensor-1/load
+pinseal device add sensor-2 >/line
+(cd /root && pinseal device join "$(head -n 1 /line)") >/out || { cat /out; fail 'joining, without a change of the configuration'; }
+has /out ': applied$'
 pinseal sub -C 1 -W 10 -v 'pinseal/raspiflow/availability' >/out
 has /out online
 

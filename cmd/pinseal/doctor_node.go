@@ -16,6 +16,7 @@ import (
 	"pinseal/gpio"
 	"pinseal/internal/clock"
 	"pinseal/pki"
+	"pinseal/pki/enrol"
 	"pinseal/signing"
 	"pinseal/signing/replay"
 	"pinseal/systemd"
@@ -215,11 +216,19 @@ func (n *nodeChecks) rights(context.Context) (string, error) {
 	for _, s := range n.keyring.Signers() {
 		known[s.Name] = true
 	}
+	codes, err := enrol.OpenCodes(n.layout.codes())
+	if err != nil {
+		return "", withHint(err, "remove the file: whoever is about to join needs another code then")
+	}
 	commanded := map[name]bool{}
 	for _, p := range n.config.Permits {
-		if !known[string(p.Signer)] {
+		switch {
+		case known[string(p.Signer)]:
+		case codes.Expects(string(p.Signer), n.now()):
+			return "", noticef("%s may command %s once it has joined, and has not yet", p.Signer, p.Output)
+		default:
 			return "", withHint(fmt.Errorf("a [[permit]] names the signer %q, of whom there is no key", p.Signer),
-				"pinseal signer add %s FILE, or mend the name in %s", p.Signer, n.layout.config)
+				"pinseal signer add %s FILE, or let it join: %s; or mend the name in %s", p.Signer, n.command("device add "+string(p.Signer)), n.layout.config)
 		}
 		commanded[p.Output] = true
 	}

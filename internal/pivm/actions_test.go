@@ -71,3 +71,16 @@ func (p *pi) kernelLines(t *testing.T) {
 	out := p.sh(t, "cp /run/pivm/gpio.test /tmp/; cd /tmp; ./gpio.test -test.v -test.run Kernel; rm gpio.test")
 	progress("tests of the kernel's lines: %d passed", strings.Count(out, "\n--- PASS"))
 }
+
+// renewing has the confined service replace its own certificate, and looks whether the timer is there for nodes that may not.
+// The operator outside knows the old authority only.
+func (p *pi) renewing(t *testing.T) {
+	p.sh(t, "systemctl is-active pinseal-renew.timer && systemctl start pinseal-renew.service")
+	p.sh(t, "pinseal ca rotate")
+	await(t, eventTimeout, "the service to renew its certificate", func() bool {
+		_, status := p.try(t, "journalctl -u pinseal -b -o cat | grep -q 'certificate was renewed, sessions go on'")
+		return status == 0
+	})
+	p.wantPub(t, "1", "applied: ON", "1")
+	p.wantPub(t, "0", "applied: OFF", "0")
+}

@@ -36,6 +36,7 @@ func TestPi(t *testing.T) {
 		t.Run("idle", p.idle) &&
 		t.Run("outputs and inputs", p.outputsAndInputs) &&
 		t.Run("joining", p.joining) &&
+		t.Run("renewing", p.renewing) &&
 		t.Run("reload", p.reload) &&
 		t.Run("upgrade", p.upgrade) &&
 		t.Run("kill", p.kill) &&

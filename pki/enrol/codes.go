@@ -113,6 +113,14 @@ func (c *Codes) set(changed code) error {
 	return nil
 }
 
+// Expects reports whether name can still join with a code that it was given.
+func (c *Codes) Expects(name string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, known := c.codes[name]
+	return known && !found.Used && !now.After(found.Expires)
+}
+
 // Check finds out whether name may join with this code now. Errors are a
 // [*pki.RefusedError].
 func (c *Codes) Check(name, given string, now time.Time) error {
