@@ -125,6 +125,7 @@ func (s *Sensor) exec(ctx context.Context) (Reading, error) {
 	limited, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(limited, name, s.cfg.Command[1:]...) //nolint:gosec // the configuration names it; who writes that may run what the service may
+	cmd.Env = othersEnvironment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killDelay
