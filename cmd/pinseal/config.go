@@ -180,6 +180,9 @@ func (e *positionError) Error() string { return fmt.Sprintf("%d:%d: %s", e.line,
 
 // decodeStrict reads TOML into a struct; whatever is wrong with it is a *positionError.
 func decodeStrict(data []byte, to any) error {
+	if err := checkLengths(data, reflect.TypeOf(to)); err != nil {
+		return err
+	}
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(to)
 	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		first := &missing.Errors[0]

@@ -200,7 +200,7 @@ func dotted(k toml.Key) string { return strings.Join(k, ".") }
 
 // plainMessage is the decoder's message without its own name for itself.
 func plainMessage(err *toml.DecodeError) string {
-	message := strings.TrimPrefix(err.Error(), "toml: ")
+	message := wordKind(strings.TrimPrefix(err.Error(), "toml: "))
 	if key := dotted(err.Key()); key != "" && !strings.Contains(message, key) {
 		message = fmt.Sprintf("%s: %s", key, message)
 	}

@@ -54,6 +54,7 @@ func (n *nodeChecks) list() []check {
 		{"names", n.names},
 		{"signers", n.signers},
 		{"rights", n.rights},
+		{"logins", n.logins},
 		{"node", n.node},
 		{"replay state", n.replayState},
 		{"line", n.lines},
@@ -75,6 +76,23 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 		return "", err
 	}
 	return n.layout.config, nil
+}
+
+// logins reads what clients without a certificate are judged by, and the rules in a file of their own.
+func (n *nodeChecks) logins(context.Context) (string, error) {
+	if n.elsewhere() {
+		return "the broker is elsewhere", nil
+	}
+	if _, err := n.config.brokerPolicy(); err != nil {
+		return "", err
+	}
+	if _, err := n.config.readLogins(); err != nil {
+		return "", err
+	}
+	if !n.config.takesLogins() {
+		return "by certificate alone", nil
+	}
+	return "by certificate, password or token, as the listeners say", nil
 }
 
 // keys looks whether every private key is there, readable for the node and for nobody else.
