@@ -44,6 +44,15 @@ func inodeOf(path string) (inode uint64, folder bool, err error) {
 	return stat.Ino, info.IsDir(), nil
 }
 
+// pathOf is the path of an open file, "" if it has none.
+func pathOf(pid int, fd uint64) string {
+	path, err := os.Readlink(link(pid, fd))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
 // inFolder returns a path relative to the folder, "" if it is outside.
 func (r *recorder) inFolder(path string) string {
 	if path == r.folder {
@@ -149,7 +158,7 @@ func (r *recorder) exit(pid int, c call, result int) error {
 			r.add(event{kind: truncate, file: file, offset: int64(c.args[1])}) //nolint:gosec // an off_t
 		}
 	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
-		return r.synced(pid, c)
+		return r.synced(pid, c, sync)
 	default:
 		if c.event == nil {
 			return nil
@@ -186,8 +195,9 @@ func (r *recorder) opened(pid int, flags uint64, fd int) error {
 	return nil
 }
 
-func (r *recorder) synced(pid int, c call) error {
-	e := event{kind: sync, began: c.events}
+// synced adds a sync, or one that has failed.
+func (r *recorder) synced(pid int, c call, as kind) error {
+	e := event{kind: as, began: c.events}
 	path, err := os.Readlink(link(pid, c.args[0]))
 	if err != nil {
 		return err
@@ -223,6 +233,7 @@ func (r *recorder) pretendBoot(pid int, c call, n int) error {
 }
 
 func (r *recorder) add(e event) {
+	e.number = len(r.events)
 	r.events = append(r.events, e)
 	r.now.apply(e)
 }

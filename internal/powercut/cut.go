@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -16,17 +18,22 @@ type form struct {
 	again   int  // images of a life from which the same life is lived again
 	first   bool // the first failure is enough
 	kills   int  // moments at which the process is killed, before the power goes later
+	faults  int  // calls that fail, of each way to fail
+	stride  int  // after a fault, every so many cuts are tried
 }
 
-func shortForm() form { return form{subsets: 3, again: 1, kills: 16} }
+func shortForm() form { return form{subsets: 3, again: 1, kills: 16, faults: 8, stride: 8} }
 
-func fullForm() form { return form{subsets: 7, torn: true, random: 24, again: 8, kills: 100} }
+func fullForm() form {
+	return form{subsets: 7, torn: true, random: 24, again: 8, kills: 100, faults: math.MaxInt, stride: 1}
+}
 
 // cut is the machine at the moment when the power goes.
 type cut struct {
 	events  int // that had happened
 	oldest  int // the first of them that is pending
 	durable *disk
+	certain []event  // durable too, but some that may be on disk came before
 	pending []event  // written, and perhaps on disk
 	marks   []string // what the child had said
 }
@@ -36,8 +43,10 @@ func cuts(before *disk, events []event) iter.Seq[cut] {
 	return func(yield func(cut) bool) {
 		durable, marks := before.clone(), []string(nil)
 		var pending []int
+		var certain []event
+		lost := map[int]bool{} // the kernel believes that they are on disk
 		for i := range len(events) + 1 {
-			c := cut{events: i, oldest: i, durable: durable.clone(), marks: slices.Clone(marks)}
+			c := cut{events: i, oldest: i, durable: durable.clone(), certain: slices.Clone(certain), marks: slices.Clone(marks)}
 			if len(pending) > 0 {
 				c.oldest = pending[0]
 			}
@@ -52,12 +61,22 @@ func cuts(before *disk, events []event) iter.Seq[cut] {
 				marks = append(marks, e.text)
 			case sync:
 				pending = slices.DeleteFunc(pending, func(p int) bool {
-					settled := e.settles(p, events[p])
-					if settled {
+					settled := e.settles(p, events[p]) && !lost[p]
+					switch {
+					case settled && len(lost) > 0:
+						certain = append(certain, events[p])
+					case settled:
 						durable.apply(events[p])
 					}
 					return settled
 				})
+			case failed:
+				for _, p := range pending {
+					// Names are in the journal of the file system, which tries again or gives up for good.
+					if events[p].kind != rename && e.settles(p, events[p]) {
+						lost[p] = true
+					}
+				}
 			case write, truncate, rename:
 				pending = append(pending, i)
 			}
@@ -71,7 +90,7 @@ func (c cut) images(f form, random *rand.Rand) iter.Seq[*disk] {
 	return func(yield func(*disk) bool) {
 		for kept := range c.survivals(f, random) {
 			d := c.durable.clone()
-			for _, e := range kept {
+			for _, e := range c.inOrder(kept) {
 				d.apply(e)
 			}
 			if !yield(d) {
@@ -79,6 +98,14 @@ func (c cut) images(f form, random *rand.Rand) iter.Seq[*disk] {
 			}
 		}
 	}
+}
+
+// inOrder adds what is certain to what has survived.
+func (c cut) inOrder(kept []event) []event {
+	if len(c.certain) == 0 {
+		return kept
+	}
+	return slices.SortedStableFunc(slices.Values(slices.Concat(c.certain, kept)), func(a, b event) int { return cmp.Compare(a.number, b.number) })
 }
 
 // survivals are the events that reach the disk: all up to one of them, all but

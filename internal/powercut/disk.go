@@ -19,6 +19,7 @@ const (
 	truncate kind = "truncate" // file to the length offset
 	rename   kind = "rename"   // names in one folder change: made, linked, renamed, removed
 	sync     kind = "sync"     // file, or the names in folder, are durable
+	failed   kind = "failed"   // a sync has returned an error: what it spoke for is durable or not, and never synced again
 	mark     kind = "mark"     // the child said something
 )
 
@@ -32,6 +33,7 @@ type event struct {
 	folder string         // of a sync
 	began  int            // of a sync: how many events it can speak for
 	text   string
+	number int // in the order of all
 }
 
 // disk is the content of a folder. Files are numbered from 1, whatever their
@@ -64,7 +66,7 @@ func (d *disk) apply(e event) {
 				d.names[name] = file
 			}
 		}
-	case sync, mark:
+	case sync, failed, mark:
 	}
 }
 

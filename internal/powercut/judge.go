@@ -18,6 +18,8 @@ type life struct {
 	// judge opens what is in the folder after the cut, by the marks of what had
 	// been said before. It returns errRefused where the state cannot be opened.
 	judge func(folder string, marks []string) error
+	// troubled says that it bears calls that fail.
+	troubled bool
 }
 
 // errRefused says that what is on the disk was not accepted: nothing is done
@@ -27,16 +29,22 @@ var errRefused = errors.New("refused")
 // report counts.
 type report struct {
 	cuts, images, opened int
+	faults               int // calls that failed
 	refused, wrong       []string
 }
 
 func (r *report) String() string {
-	return fmt.Sprintf("%d cut points, %d images, %d opened, %d refused, %d wrong",
+	text := fmt.Sprintf("%d cut points, %d images, %d opened, %d refused, %d wrong",
 		r.cuts, r.images, r.opened, len(r.refused), len(r.wrong))
+	if r.faults > 0 {
+		text = fmt.Sprintf("%d calls that failed, ", r.faults) + text
+	}
+	return text
 }
 
 func (r *report) add(other report) {
 	r.cuts, r.images, r.opened = r.cuts+other.cuts, r.images+other.images, r.opened+other.opened
+	r.faults += other.faults
 	r.refused, r.wrong = append(r.refused, other.refused...), append(r.wrong, other.wrong...)
 }
 
@@ -72,7 +80,7 @@ func (j *judge) judgeLife(ctx context.Context, l life) error {
 		return err
 	}
 	pick := picker{most: j.form.again, random: j.random}
-	if err := j.enumerate(ctx, l, first, nil, 0, &pick); err != nil {
+	if err := j.enumerate(ctx, l, first, nil, &pick, none); err != nil {
 		return err
 	}
 	for i, s := range pick.starts {
@@ -83,7 +91,7 @@ func (j *judge) judgeLife(ctx context.Context, l life) error {
 		if err := r.live(ctx, l.name, bootID(2+i), 0); err != nil {
 			return err
 		}
-		if err := j.enumerate(ctx, l, r, s.marks, 0, nil); err != nil {
+		if err := j.enumerate(ctx, l, r, s.marks, nil, none); err != nil {
 			return err
 		}
 	}
@@ -116,7 +124,7 @@ func (j *judge) judgeKills(ctx context.Context, l life, events []int) error {
 		if err := r.live(ctx, l.name, bootID(1), 0); err != nil {
 			return err
 		}
-		if err := j.enumerate(ctx, l, r, nil, at, nil); err != nil {
+		if err := j.enumerate(ctx, l, r, nil, nil, func(c cut) bool { return c.events < at || c.oldest >= at }); err != nil {
 			return err
 		}
 	}
@@ -157,13 +165,16 @@ func (p *picker) offer(s start) {
 	}
 }
 
-// enumerate judges every image of every cut. Where a process was killed at an
-// event, that is every cut from there on at which something it had written is
-// still pending: the others are those of other lives.
-func (j *judge) enumerate(ctx context.Context, l life, r *recorder, marks []string, killed int, pick *picker) error {
+// none of the cuts is left out.
+func none(cut) bool { return false }
+
+// enumerate judges every image of every cut that is not to be left out. Where a
+// process was killed at an event, cuts from there on matter at which something
+// it had written is still pending: the others are those of other lives.
+func (j *judge) enumerate(ctx context.Context, l life, r *recorder, marks []string, pick *picker, leaveOut func(cut) bool) error {
 	seen := map[[32]byte]bool{}
 	for c := range cuts(r.before, j.spoil(r.events)) {
-		if killed > 0 && (c.events < killed || c.oldest >= killed) {
+		if leaveOut(c) {
 			continue
 		}
 		j.report.cuts++

@@ -18,15 +18,15 @@ import (
 // lives are all that is tried.
 func lives() []life {
 	return []life{
-		{"files", liveFiles, judgeFiles},
-		{"clock", liveClock, judgeClock},
-		{"sequence", liveSequence, judgeSequence},
-		{"replay", liveReplay, judgeReplay},
-		{"full disk", liveFullDisk, judgeReplay},
-		{"outputs", liveOutputs, judgeOutputs},
-		{"broker", liveBroker, judgeBroker},
-		{"outbox", liveOutbox, judgeOutbox},
-		{"shrinking", liveShrink, judgeShrink},
+		{"files", liveFiles, judgeFiles, false},
+		{"clock", liveClock, judgeClock, false},
+		{"sequence", liveSequence, judgeSequence, false},
+		{"replay", liveReplay, judgeReplay, false},
+		{"full disk", liveFullDisk, judgeReplay, false},
+		{"outputs", liveOutputs, judgeOutputs, false},
+		{"broker", liveBroker, judgeBroker, false},
+		{"outbox", liveOutbox, judgeOutbox, false},
+		{"shrinking", liveShrink, judgeShrink, false},
 	}
 }
 

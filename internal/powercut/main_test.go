@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 		m.Run()
 		return
 	}
-	if err := child(append(lives(), mistakes()...)); err != nil {
+	if err := child(slices.Concat(lives(), troubledLives(), mistakes(), troubledMistakes())); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1) //nolint:forbidigo // this is the child's main
 	}
@@ -49,6 +49,26 @@ func TestPowerCuts(t *testing.T) {
 				t.Error(line)
 			}
 			if j.report.cuts < 60 || j.report.images < 60 {
+				t.Error("too little was tried")
+			}
+		})
+	}
+}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	for _, l := range troubledLives() {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			j := judgeOf(t)
+			if err := j.judgeFaults(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			t.Log(j.report.String())
+			for _, line := range append(j.report.refused, j.report.wrong...) {
+				t.Error(line)
+			}
+			if j.report.faults < 10 || j.report.images < 60 {
 				t.Error("too little was tried")
 			}
 		})
@@ -109,7 +129,7 @@ func mistakes() []life {
 				}
 			}
 			return nil
-		}, judgeFiles},
+		}, judgeFiles, false},
 		{"kept without a sync", func(folder string, tell func(string, ...any)) error {
 			path := filepath.Join(folder, "file")
 			for n := range versions {
@@ -125,7 +145,7 @@ func mistakes() []life {
 				}
 			}
 			return nil
-		}, judgeFiles},
+		}, judgeFiles, false},
 		{"mapped", func(folder string, _ func(string, ...any)) error {
 			f, err := os.OpenFile(filepath.Join(folder, "file"), os.O_RDWR|os.O_CREATE, 0o600)
 			if err != nil {
@@ -140,8 +160,8 @@ func mistakes() []life {
 			}
 			b[5] = 'x'
 			return f.Close()
-		}, nil},
-		{"unable", func(string, func(string, ...any)) error { return os.ErrInvalid }, nil},
+		}, nil, false},
+		{"unable", func(string, func(string, ...any)) error { return os.ErrInvalid }, nil, false},
 	}
 }
 
@@ -160,6 +180,70 @@ func TestMistakesAreFound(t *testing.T) {
 				return
 			}
 			if err != nil || len(j.report.wrong) == 0 {
+				t.Errorf("%s, %v", j.report.String(), err)
+			}
+		})
+	}
+}
+
+// troubledMistakes are lives that do the wrong thing about a call that fails.
+func troubledMistakes() []life {
+	if !canFail {
+		return nil
+	}
+	writing := func(bear func(f *os.File, content []byte) error) func(string, func(string, ...any)) error {
+		return func(folder string, tell func(string, ...any)) error {
+			f, err := os.OpenFile(filepath.Join(folder, "file"), os.O_RDWR|os.O_CREATE, 0o600)
+			if err == nil {
+				err = atomicfile.SyncFolder(folder)
+			}
+			if err != nil {
+				return nil //nolint:nilerr // another is made to fail, too
+			}
+			content := version("file", 0)
+			tell("writing %d", 0)
+			if err := bear(f, content); err != nil {
+				return err
+			}
+			tell("wrote %d", 0)
+			return f.Close()
+		}
+	}
+	return []life{
+		{"sync again", writing(func(f *os.File, content []byte) error {
+			_, err := f.WriteAt(content, 0)
+			if err != nil {
+				_, err = f.WriteAt(content, 0)
+			}
+			if err == nil && f.Sync() != nil {
+				err = f.Sync()
+			}
+			return err
+		}), judgeWritten, true},
+		{"no matter", writing(func(f *os.File, content []byte) error {
+			_, _ = f.WriteAt(content, 0)
+			_ = f.Sync()
+			return nil
+		}), judgeWritten, true},
+	}
+}
+
+// judgeWritten: the file is whole, once that was said.
+func judgeWritten(folder string, marks []string) error {
+	if !slices.Contains(marks, "wrote 0") {
+		return nil
+	}
+	return holdsOne(filepath.Join(folder, "file"), "file", []int{0})
+}
+
+func TestTroubledMistakesAreFound(t *testing.T) {
+	t.Parallel()
+	for _, l := range troubledMistakes() {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			j := judgeOf(t)
+			j.form.stride = 1
+			if err := j.judgeFaults(t.Context(), l); err != nil || len(j.report.wrong) == 0 {
 				t.Errorf("%s, %v", j.report.String(), err)
 			}
 		})

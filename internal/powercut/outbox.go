@@ -34,37 +34,48 @@ func telemetryMessage(n uint64) outbox.Message {
 // liveOutbox is an outbox that is opened some times, gets messages, and answers to the oldest of them. A message's number
 // is the time at which it was put, so that later ones are higher, over all lives.
 func liveOutbox(folder string, tell func(string, ...any)) error {
+	if err := tellBoot(tell); err != nil {
+		return err
+	}
+	for range 2 {
+		if err := fillOutbox(folder, tell); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tellBoot(tell func(string, ...any)) error {
 	boot, err := os.ReadFile(bootIDPath)
+	tell("boot %s", strings.TrimSpace(string(boot)))
+	return err
+}
+
+// fillOutbox opens the outbox, uses it and closes it. A Close that fails says that something is lost.
+func fillOutbox(folder string, tell func(string, ...any)) error {
+	b, err := openOutbox(folder)
 	if err != nil {
 		return err
 	}
-	tell("boot %s", strings.TrimSpace(string(boot)))
-	for range 2 {
-		b, err := openOutbox(folder)
-		if err != nil {
+	for range puts {
+		n := uint64(time.Now().UnixNano())
+		tell("putting %d", n)
+		if err := b.Put(telemetryMessage(n)); err != nil {
 			return err
 		}
-		for range puts {
-			n := uint64(time.Now().UnixNano())
-			tell("putting %d", n)
-			if err := b.Put(telemetryMessage(n)); err != nil {
-				return err
-			}
-			tell("put %d", n)
-		}
-		if err := receiveOutbox(b, func(n uint64, count int) bool {
-			if count <= answered {
-				tell("answering %d", n)
-			}
-			return count <= answered
-		}); err != nil {
-			return err
-		}
-		if err := b.Close(); err != nil {
-			return err
-		}
-		tell("closed")
+		tell("put %d", n)
 	}
+	err = receiveOutbox(b, func(n uint64, count int) bool {
+		if count <= answered {
+			tell("answering %d", n)
+		}
+		return count <= answered
+	})
+	if err = errors.Join(err, b.Close()); err != nil {
+		tell("failed")
+		return err
+	}
+	tell("closed")
 	return nil
 }
 
@@ -102,7 +113,7 @@ func readOutboxMarks(marks []string) (s saidOutbox, err error) {
 	for _, m := range marks {
 		what, of, _ := strings.Cut(m, " ")
 		var n uint64
-		if what != "boot" && what != "closed" {
+		if of != "" && what != "boot" {
 			if n, err = strconv.ParseUint(of, 10, 64); err != nil {
 				return s, err
 			}
@@ -118,6 +129,8 @@ func readOutboxMarks(marks []string) (s saidOutbox, err error) {
 			s.exposed = append(s.exposed, n)
 		case "answering":
 			s.answered = append(s.answered, n)
+		case "failed":
+			s.exposed = nil
 		case "closed":
 			s.promised, s.exposed = append(s.promised, s.exposed...), nil
 		}

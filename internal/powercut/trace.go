@@ -37,6 +37,7 @@ type recorder struct {
 	// Of the process that runs.
 	bootID string
 	killAt int
+	fault  fault
 	calls  map[int]call // that have begun, by thread
 }
 
@@ -97,6 +98,7 @@ type call struct {
 	args   [6]uint64
 	events int // how many had happened when it began
 	event  *event
+	fails  syscall.Errno // it is not made, and returns this
 }
 
 // follow lets the child run to its end.
@@ -165,11 +167,17 @@ func (r *recorder) stopped(pid int) error {
 			c.args[i] = word(1 + i)
 		}
 		err := r.enter(pid, &c)
+		if err == nil {
+			err = r.strike(pid, &c)
+		}
 		r.calls[pid] = c
 		return err
 	case unix.PTRACE_SYSCALL_INFO_EXIT:
 		c, ok := r.calls[pid]
 		delete(r.calls, pid)
+		if c.fails != 0 {
+			return r.failed(pid, c)
+		}
 		result := int64(word(0)) //nolint:gosec // a signed number in the structure
 		if !ok || result < 0 {
 			return nil // it changed nothing
