@@ -71,8 +71,8 @@ func (m *Machine) resume(now time.Duration) {
 	}
 	if at, _ := m.switchable(now); at <= now {
 		m.pending, m.overruled, m.rule = false, false, ""
-		until := m.program.until
-		m.program = steady(m.last)
-		m.program.until = until
+		p := steady(m.last)
+		p.until = m.program.until
+		m.program = p
 	}
 }

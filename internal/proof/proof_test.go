@@ -149,8 +149,9 @@ func TestKillsNoticeANodeThatForgets(t *testing.T) {
 
 func TestReceiptsNoticeWhatIsLost(t *testing.T) {
 	t.Parallel()
-	n := 0
-	rows, err := receipts(t.Context(), testLab(t), func(b *outbox.Box, m outbox.Message) error {
+	l, n := testLab(t), 0
+	l.receiverKills = 3
+	rows, err := receipts(t.Context(), l, func(b *outbox.Box, m outbox.Message) error {
 		if n++; n%10 == 0 {
 			return nil
 		}
@@ -161,8 +162,9 @@ func TestReceiptsNoticeWhatIsLost(t *testing.T) {
 
 func TestReceiptsNoticeDisorder(t *testing.T) {
 	t.Parallel()
-	held := map[string]*outbox.Message{}
-	rows, err := receipts(t.Context(), testLab(t), func(b *outbox.Box, m outbox.Message) error {
+	l, held := testLab(t), map[string]*outbox.Message{}
+	l.receiverKills = 3
+	rows, err := receipts(t.Context(), l, func(b *outbox.Box, m outbox.Message) error {
 		before := held[m.Topic]
 		if before == nil {
 			held[m.Topic] = &m

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// receiveAtMost is how long the receiving node lives at most after the first receipt, which are 200 ms apart.
+	// receiveAtMost is how long the receiving node lives at most once both ends are there, or it has sent a receipt. Those
+	// are 200 ms apart.
 	receiveAtMost = 250 * time.Millisecond
 	// putAtMost is the longest between two messages.
 	putAtMost = 16 * time.Millisecond
@@ -44,12 +45,13 @@ func receipts(ctx context.Context, l *lab, put putter) (_ []*row, err error) {
 	}
 	defer func() { m.leaving.Wait(); err = errors.Join(err, m.box.Close()) }()
 	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
+	var running, writing sync.WaitGroup
 	defer running.Wait()
+	defer writing.Wait()
 	defer cancel()
 	running.Go(func() { m.box.Run(ctx, m.publish) })
 	stop := make(chan struct{})
-	running.Go(func() { m.write(ctx, put, stop) })
+	writing.Go(func() { m.write(ctx, put, stop) })
 	for kill := range l.receiverKills {
 		l.tell("receipts: %d of %d", kill, l.receiverKills)
 		if err := m.live(ctx, kill); err != nil {
@@ -58,6 +60,7 @@ func receipts(ctx context.Context, l *lab, put putter) (_ []*row, err error) {
 		r.try(1)
 	}
 	close(stop)
+	writing.Wait()
 	return []*row{r}, m.lastLife(ctx)
 }
 
@@ -103,7 +106,7 @@ func newMail(l *lab, r *row, n *node) (*mail, error) {
 	return m, errors.Join(errs[:]...)
 }
 
-// live is one run of the node, ended by SIGKILL: during the start, or soon after a receipt or a value.
+// live is one run of the node, ended by SIGKILL: during the start, soon after it, or soon after a receipt.
 func (m *mail) live(ctx context.Context, kill int) error {
 	if kill%startEvery == startEvery-1 {
 		if err := m.node.spawn(ctx); err != nil {
