@@ -116,7 +116,10 @@ func readPassword(std streams) (string, error) {
 }
 
 func checkPassword(password string) (string, error) {
-	if password == "" || len(password) > maxPasswordBytes {
+	if password == "" {
+		return "", errors.New("no password or passphrase was given")
+	}
+	if len(password) > maxPasswordBytes {
 		return "", fmt.Errorf("a password has 1 to %d bytes", maxPasswordBytes)
 	}
 	return password, nil

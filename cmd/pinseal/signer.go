@@ -13,6 +13,7 @@ import (
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing"
+	"pinseal/signing/encryption"
 	"pinseal/signing/replay"
 )
 
@@ -49,6 +50,9 @@ func (c *signerAddCmd) Run(std streams) error {
 	keys, err := newKeys(l, data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	if err := notForEncryption(l.encryption(), c.Name, keys); err != nil {
+		return err
 	}
 	denied, err := readDenied(l)
 	if err != nil {
@@ -106,6 +110,29 @@ func newKeys(l layout, data []byte) ([]*signing.PublicKey, error) {
 		}
 	}
 	return keys, nil
+}
+
+// notForEncryption refuses to trust a key for signing that others encrypt to: it would open messages and vouch for them.
+func notForEncryption(files encryptionFiles, signer string, keys []*signing.PublicKey) error {
+	var signers []signing.Signer
+	for _, key := range keys {
+		signers = append(signers, signing.Signer{Name: signer, Key: key})
+	}
+	keyring, err := signing.NewKeyring(signers...)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, name := range files.publicNames() {
+		known, err := readKeys(files.publicKey(name), encryption.ParsePublicKeys)
+		if err != nil {
+			return err
+		}
+		for _, key := range known {
+			ids = append(ids, key.ID())
+		}
+	}
+	return separate(ids, keyring)
 }
 
 // readKeyring reads the signers that the operator trusts and the devices that joined. Who took the node over cannot pass
