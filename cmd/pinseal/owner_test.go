@@ -28,6 +28,11 @@ func TestHandOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if os.Getuid() == 0 { // devices could join before
+		if err := os.Chown(l.caKey(), to.uid, to.gid); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := l.handOver(to); err != nil {
 		t.Fatal(err)
 	}
