@@ -90,7 +90,7 @@ func table() []row {
 		{"internal/mosquitto", nil, nil},
 		{"internal/mqtt", nil, []string{paho}},
 		{"internal/archtest", nil, nil},
-		{"internal/powercut", []string{"agent/actuator", "agent/outbox", "broker", "internal/atomicfile", "internal/boltfile", "internal/clock", "signing/replay", "signing/sequence"}, []string{bbolt, sys}},
+		{"internal/powercut", []string{"agent/actuator", "agent/outbox", "broker", "internal/atomicfile", "internal/boltfile", "internal/clock", "pki", "signing/replay", "signing/sequence"}, []string{bbolt, sys}},
 		// It runs broker and agent together, as cmd/pinseal does, with a clock that it sets.
 		{"internal/proof", []string{"agent/actuator", "agent", "agent/outbox", "broker", "internal/clock", "internal/freeport", "internal/load", "internal/mqtt", "pki", "signing", "signing/replay"}, []string{sys, term}},
 		{"internal/bench", []string{"agent", "internal/freeport", "internal/load", "pki", "signing", "signing/boxtec"}, []string{secp256k1, sync, sys, term}},

@@ -20,6 +20,7 @@ type form struct {
 	kills   int  // moments at which the process is killed, before the power goes later
 	faults  int  // calls that fail, of each way to fail
 	stride  int  // after a fault, every so many cuts are tried
+	heads   bool // of a torn write the beginning is there; see life
 }
 
 func shortForm() form { return form{subsets: 3, again: 1, kills: 16, faults: 8, stride: 8} }
@@ -124,7 +125,10 @@ func (c cut) survivals(f form, random *rand.Rand) iter.Seq[[]event] {
 		}
 		for i, e := range p {
 			for _, at := range boundaries(e, f.torn) {
-				for _, half := range halves(e, at) {
+				for n, half := range halves(e, at) {
+					if n > 0 && f.heads {
+						continue
+					}
 					before, all := slices.Clone(p[:i]), slices.Clone(p)
 					all[i] = half
 					ok = ok && yield([]event{half}) && yield(append(before, half)) && yield(all)
@@ -132,6 +136,9 @@ func (c cut) survivals(f form, random *rand.Rand) iter.Seq[[]event] {
 			}
 		}
 		for range f.random {
+			if f.heads {
+				break
+			}
 			ok = ok && yield(shuffled(p, random))
 		}
 	}

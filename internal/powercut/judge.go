@@ -20,6 +20,10 @@ type life struct {
 	judge func(folder string, marks []string) error
 	// troubled says that it bears calls that fail.
 	troubled bool
+	// appends says that files only grow: what is appended is on the disk before
+	// their size is, as ext4 has it (data=ordered), and so the end of a torn
+	// write is not there without its beginning.
+	appends bool
 }
 
 // errRefused says that what is on the disk was not accepted: nothing is done
@@ -173,13 +177,15 @@ func none(cut) bool { return false }
 // it had written is still pending: the others are those of other lives.
 func (j *judge) enumerate(ctx context.Context, l life, r *recorder, marks []string, pick *picker, leaveOut func(cut) bool) error {
 	seen := map[[32]byte]bool{}
+	f := j.form
+	f.heads = l.appends
 	for c := range cuts(r.before, j.spoil(r.events)) {
 		if leaveOut(c) {
 			continue
 		}
 		j.report.cuts++
 		said := append(append([]string(nil), marks...), c.marks...)
-		for d := range c.images(j.form, j.random) {
+		for d := range c.images(f, j.random) {
 			key := sha256.Sum256(fmt.Appendf(nil, "%x %d", d.sum(), len(said)))
 			if seen[key] {
 				continue

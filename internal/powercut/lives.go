@@ -18,15 +18,15 @@ import (
 // lives are all that is tried.
 func lives() []life {
 	return []life{
-		{"files", liveFiles, judgeFiles, false},
-		{"clock", liveClock, judgeClock, false},
-		{"sequence", liveSequence, judgeSequence, false},
-		{"replay", liveReplay, judgeReplay, false},
-		{"full disk", liveFullDisk, judgeReplay, false},
-		{"outputs", liveOutputs, judgeOutputs, false},
-		{"broker", liveBroker, judgeBroker, false},
-		{"outbox", liveOutbox, judgeOutbox, false},
-		{"shrinking", liveShrink, judgeShrink, false},
+		{name: "files", live: liveFiles, judge: judgeFiles},
+		{name: "clock", live: liveClock, judge: judgeClock},
+		{name: "sequence", live: liveSequence, judge: judgeSequence},
+		{name: "replay", live: liveReplay, judge: judgeReplay},
+		{name: "full disk", live: liveFullDisk, judge: judgeReplay},
+		{name: "outputs", live: liveOutputs, judge: judgeOutputs},
+		{name: "broker", live: liveBroker, judge: judgeBroker},
+		{name: "outbox", live: liveOutbox, judge: judgeOutbox},
+		{name: "shrinking", live: liveShrink, judge: judgeShrink},
 	}
 }
 

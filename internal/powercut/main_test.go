@@ -121,7 +121,7 @@ func TestMissingSyncsAreFound(t *testing.T) {
 // mistakes are lives that go wrong.
 func mistakes() []life {
 	return []life{
-		{"in place", func(folder string, tell func(string, ...any)) error {
+		{name: "in place", live: func(folder string, tell func(string, ...any)) error {
 			for n := range versions {
 				tell("writing %d", n)
 				if err := os.WriteFile(filepath.Join(folder, "file"), version("file", n), 0o600); err != nil {
@@ -129,8 +129,8 @@ func mistakes() []life {
 				}
 			}
 			return nil
-		}, judgeFiles, false},
-		{"kept without a sync", func(folder string, tell func(string, ...any)) error {
+		}, judge: judgeFiles},
+		{name: "kept without a sync", live: func(folder string, tell func(string, ...any)) error {
 			path := filepath.Join(folder, "file")
 			for n := range versions {
 				tell("writing %d", n)
@@ -145,8 +145,8 @@ func mistakes() []life {
 				}
 			}
 			return nil
-		}, judgeFiles, false},
-		{"mapped", func(folder string, _ func(string, ...any)) error {
+		}, judge: judgeFiles},
+		{name: "mapped", live: func(folder string, _ func(string, ...any)) error {
 			f, err := os.OpenFile(filepath.Join(folder, "file"), os.O_RDWR|os.O_CREATE, 0o600)
 			if err != nil {
 				return err
@@ -160,8 +160,8 @@ func mistakes() []life {
 			}
 			b[5] = 'x'
 			return f.Close()
-		}, nil, false},
-		{"unable", func(string, func(string, ...any)) error { return os.ErrInvalid }, nil, false},
+		}},
+		{name: "unable", live: func(string, func(string, ...any)) error { return os.ErrInvalid }},
 	}
 }
 
@@ -210,7 +210,7 @@ func troubledMistakes() []life {
 		}
 	}
 	return []life{
-		{"sync again", writing(func(f *os.File, content []byte) error {
+		{name: "sync again", live: writing(func(f *os.File, content []byte) error {
 			_, err := f.WriteAt(content, 0)
 			if err != nil {
 				_, err = f.WriteAt(content, 0)
@@ -219,12 +219,12 @@ func troubledMistakes() []life {
 				err = f.Sync()
 			}
 			return err
-		}), judgeWritten, true},
-		{"no matter", writing(func(f *os.File, content []byte) error {
+		}), judge: judgeWritten, troubled: true},
+		{name: "no matter", live: writing(func(f *os.File, content []byte) error {
 			_, _ = f.WriteAt(content, 0)
 			_ = f.Sync()
 			return nil
-		}), judgeWritten, true},
+		}), judge: judgeWritten, troubled: true},
 	}
 }
 

@@ -15,9 +15,10 @@ func troubledLives() []life {
 		return nil
 	}
 	return []life{
-		{"commands in trouble", liveCommands, judgeReplay, true},
-		{"publishes in trouble", livePublishes, judgeBroker, true},
-		{"outbox in trouble", liveTelemetry, judgeOutbox, true},
+		{name: "commands in trouble", live: liveCommands, judge: judgeReplay, troubled: true},
+		{name: "publishes in trouble", live: livePublishes, judge: judgeBroker, troubled: true},
+		{name: "outbox in trouble", live: liveTelemetry, judge: judgeOutbox, troubled: true},
+		{name: "journal in trouble", live: liveJournal, judge: judgeJournal, troubled: true, appends: true},
 	}
 }
 
