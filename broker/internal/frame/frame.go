@@ -1,9 +1,10 @@
 // Package frame checks the MQTT packets (3.1.1 and 5.0) that clients send, before any decoder sees them.
 //
 // A Reader passes on only whole packets that the protocol allows a client to send at that point: CONNECT first and once,
-// legal header flags, lengths in their shortest form and within limits, strings of valid UTF-8 without NUL, topic names
-// without wildcards, well-formed filters, packet identifiers other than zero, known properties in the packets they belong
-// to, each at most once. What is legal but not offered is refused too: MQTT 3.1 and AUTH.
+// legal header flags, lengths in their shortest form and within limits, strings of valid UTF-8 without NUL, what names a
+// topic, filter, client or user without control characters, topic names without wildcards, well-formed filters, packet
+// identifiers other than zero, known properties in the packets they belong to, each at most once. What is legal but not
+// offered is refused too: MQTT 3.1 and AUTH.
 //
 // It knows nothing of sessions: whether an acknowledgement is expected, or a topic alias known, is not judged here.
 package frame

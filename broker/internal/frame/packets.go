@@ -117,7 +117,7 @@ func (k *checker) connect(c *cursor) error {
 			return err
 		}
 	}
-	if !text(c.bytes()) {
+	if !printable(c.bytes()) {
 		return malformed("client identifier")
 	}
 	if flags&flagWill != 0 {
@@ -125,7 +125,7 @@ func (k *checker) connect(c *cursor) error {
 			return err
 		}
 	}
-	if flags&flagUsername != 0 && !text(c.bytes()) {
+	if flags&flagUsername != 0 && !printable(c.bytes()) {
 		return malformed("user name")
 	}
 	if flags&flagPassword != 0 {

@@ -3,12 +3,17 @@ package frame
 import (
 	"bytes"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
 // text reports whether b may stand in a string: valid UTF-8, so neither surrogates nor overlong forms, and no NUL
 // (MQTT 5.0 section 1.5.4).
 func text(b []byte) bool { return utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 }
+
+// printable reports whether b may be what something is called: a text without the control characters that a receiver may
+// refuse (MQTT 5.0 section 1.5.4), as mosquitto does. Names end up on terminals and in logs.
+func printable(b []byte) bool { return utf8.Valid(b) && !bytes.ContainsFunc(b, unicode.IsControl) }
 
 // topicName checks a topic name (section 4.7).
 func (l *Limits) topicName(b []byte) error {
@@ -20,8 +25,8 @@ func (l *Limits) topicName(b []byte) error {
 		switch {
 		case c == '/':
 			levels++
-		case c == '+' || c == '#' || c == 0:
-			return &Error{CodeTopicInvalid, "wildcard or NUL in a topic name"}
+		case c == '+' || c == '#' || c < ' ' || c == 0x7f:
+			return &Error{CodeTopicInvalid, "wildcard or control character in a topic name"}
 		case c >= utf8.RuneSelf:
 			ascii = false
 		}
@@ -29,8 +34,8 @@ func (l *Limits) topicName(b []byte) error {
 	if levels > l.TopicLevels {
 		return &Error{CodeTopicInvalid, "topic name with too many levels"}
 	}
-	if !ascii && !utf8.Valid(b) {
-		return malformed("topic name is not UTF-8")
+	if !ascii && !printable(b) {
+		return malformed("topic name is not UTF-8, or holds control characters")
 	}
 	return nil
 }
@@ -43,8 +48,8 @@ func (l *Limits) topicFilter(b []byte) (shared bool, err error) {
 	if len(b) == 0 || len(b) > l.TopicBytes {
 		return false, &Error{CodeFilterInvalid, "topic filter empty or too long"}
 	}
-	if !text(b) {
-		return false, malformed("topic filter is not UTF-8, or holds NUL")
+	if !printable(b) {
+		return false, malformed("topic filter is not UTF-8, or holds control characters")
 	}
 	if bytes.Count(b, []byte{'/'}) >= l.TopicLevels {
 		return false, &Error{CodeFilterInvalid, "topic filter with too many levels"}
