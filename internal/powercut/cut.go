@@ -29,6 +29,13 @@ func fullForm() form {
 	return form{subsets: 7, torn: true, random: 24, again: 8, kills: 100, faults: math.MaxInt, stride: 1}
 }
 
+// troubledForm tries every call that can fail, and leaves torn writes to the lives in which none does.
+func troubledForm() form {
+	f := fullForm()
+	f.subsets, f.torn, f.random = 3, false, 1
+	return f
+}
+
 // cut is the machine at the moment when the power goes.
 type cut struct {
 	events  int // that had happened

@@ -63,7 +63,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		j := newJudge(fullForm(), folder)
 		judge := j.judgeLife
 		if l.troubled {
-			judge = j.judgeFaults
+			j.form, judge = troubledForm(), j.judgeFaults
 		}
 		if err := judge(ctx, l); err != nil {
 			return err
