@@ -45,9 +45,9 @@ func setLimit(t *trial, bytes uint64) error {
 func limit(t *trial) error   { return setLimit(t, writableBytes) }
 func unlimit(t *trial) error { return setLimit(t, unix.RLIM_INFINITY) }
 
-// turnReadOnly has a write fail, because what is open stays writable, and then lets the file be opened for reading only.
+// turnReadOnly lets the file be opened for reading only, and then has a write fail, because what is open stays writable.
 func turnReadOnly(t *trial) error {
-	return errors.Join(limit(t), t.expect("no room", 1, signing.ReasonHardware), protect(t.node.database()), unlimit(t))
+	return errors.Join(protect(t.node.database()), limit(t), t.expect("no room", 1, signing.ReasonHardware), unlimit(t))
 }
 
 func turnWritable(t *trial) error { return unprotect(t.node.database()) }

@@ -102,6 +102,14 @@ func (s *Store) gather() {
 // that a command never waits long for a flush.
 const flushChunk = 32
 
+// wanted reports whether to write now: what the disk has refused waits for the
+// next decision, or the next flush. The caller has the turn.
+func (s *Store) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next != nil || s.lastErr == nil
+}
+
 // signal wakes the goroutine, which may be awake.
 func (s *Store) signal() {
 	select {
@@ -122,7 +130,9 @@ func (s *Store) run() {
 			runtime.Gosched() // who has decided may be about to wait, and then need not
 			s.turn <- struct{}{}
 			s.gather()
-			s.commit()
+			if s.wanted() {
+				s.commit()
+			}
 			<-s.turn
 		case <-flush.C:
 			s.startFlush()

@@ -352,6 +352,25 @@ func TestRefusedCommandComesAgain(t *testing.T) {
 	}
 }
 
+// A disk that refuses is asked once a command: whoever puts it right finds the files closed.
+func TestRefusedCommandIsTriedOnce(t *testing.T) {
+	d := &disk{}
+	s := open(t, path(t), replay.Options{OpenFile: d.open, FlushEvery: time.Hour})
+	if _, c := s.Command("k", "led", 1, digest("a")); c.Wait() != nil {
+		t.Fatal(c.Wait())
+	}
+	d.breaks(t, "/dev/full", "gone")
+	const commands = 200
+	for n := range uint64(commands) {
+		if _, c := s.Command("k", "led", n+2, digest("a")); c.Wait() == nil {
+			t.Fatal("recorded on a disk that is gone")
+		}
+	}
+	if _, failed := s.Commits(); failed != commands {
+		t.Errorf("%d attempts for %d commands", failed, commands)
+	}
+}
+
 // Of many copies that come at once one is acted on.
 func TestRefusedCommandComesManyTimes(t *testing.T) {
 	d := &disk{}

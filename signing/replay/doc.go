@@ -25,10 +25,11 @@
 // disk refuses (full, read-only, gone) the Commit fails: the caller does not
 // act, and no other message may have the number. The same message is New again
 // when it comes again, and then durable before anyone acts on it; after a
-// restart it is a Duplicate if it has reached the disk all the same. What could not be written is written with the next
-// commit that succeeds, and the files are opened anew for that, so that a disk
-// that comes back needs no restart. Telemetry is written every few seconds
-// and on Close: a power cut forgets the last of it.
+// restart it is a Duplicate if it has reached the disk all the same. What could
+// not be written is written with the next commit that succeeds, and the files
+// are opened anew for that, so that a disk that comes back needs no restart.
+// Telemetry is written every few seconds and on Close: a power cut forgets the
+// last of it.
 //
 // Memory is bounded: at most 1024 outputs and topics a key; what a key seals
 // for more of them is a Replay until [Store.Reset]. The number of keys is the

@@ -109,9 +109,9 @@ func (s *Store) Since() time.Time { return s.since }
 func (s *Store) Commits() (all, failed uint64) { return s.commits.Load(), s.failures.Load() }
 
 // Command judges a command for an output and, where it is New, uses its number
-// up at once. After a Commit that failed, the same command is New again. It must be acted on only when it is New and [Commit.Wait] returned
-// nil. The Commit is never nil; with any outcome but New nothing is left to
-// wait for.
+// up at once. It must be acted on only when it is New and [Commit.Wait] returned
+// nil; after a Commit that failed the same command is New again. The Commit is
+// never nil; with any outcome but New nothing is left to wait for.
 func (s *Store) Command(kid, output string, seq uint64, digest [32]byte) (Outcome, *Commit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
