@@ -89,11 +89,15 @@ func (c *Commit) Wait() error {
 	return c.err
 }
 
+// lookEvery is after how many commits of one decision each others are let run
+// first, to see whether they have any.
+const lookEvery = 8
+
 // gather lets those whom the last commit has just released put their next
-// decision into this one: twice the commands a second where many wait. The
-// caller has the turn.
+// decision into this one: twice the commands a second where many wait. With one
+// processor they may show themselves in no other way. The caller has the turn.
 func (s *Store) gather() {
-	if s.shared {
+	if s.alone%lookEvery == 0 {
 		runtime.Gosched()
 	}
 }
@@ -216,7 +220,9 @@ func (s *Store) take() (b batch) {
 	defer s.mu.Unlock()
 	b.commit, s.next = s.next, nil
 	if b.commit != nil {
-		s.shared = len(b.commit.accepted) > 1
+		if s.alone++; len(b.commit.accepted) > 1 {
+			s.alone = 0
+		}
 	}
 	b.urgent, b.due = takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
 	b.changes = s.changes(nil, b.urgent)

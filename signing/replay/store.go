@@ -45,7 +45,7 @@ type Store struct {
 	database *database
 	lastErr  error // of the last commit
 	ending   bool  // Close was called
-	shared   bool  // the last commit was of more than one decision
+	alone    int   // commits of one decision each, since the last of more
 
 	commits, failures atomic.Uint64
 
