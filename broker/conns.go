@@ -63,7 +63,7 @@ func (s *conns) displace(address netip.Addr, limits *Limits) {
 	for _, share := range limits.pendingOf(address) {
 		oldest, same := -1, 0
 		for i, p := range s.pending {
-			if share.of.Contains(p.address) {
+			if share.covers(p.address) {
 				if same++; oldest < 0 {
 					oldest = i
 				}

@@ -8,6 +8,11 @@ type share struct {
 	most int
 }
 
+// covers reports whether the address is of the origin.
+func (s share) covers(address netip.Addr) bool {
+	return s.of.Contains(address) || !s.of.IsValid() && !address.IsValid() // no prefix contains what a Unix socket has
+}
+
 // shares are those of an address, and with IPv6 of its network of 64 bits: whoever has one address mostly has all of its
 // network. But a network is also everybody at home, and one who floods is not to keep the others out. So it has what is
 // halfway between what an address may have and all there is.

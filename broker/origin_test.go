@@ -93,6 +93,21 @@ func TestPendingOfAnIPv6Network(t *testing.T) {
 	}
 }
 
+// All that come through a Unix socket are one.
+func TestPendingOfAUnixSocket(t *testing.T) {
+	address := ""
+	s := start(t, func(c *broker.Config) {
+		plain(c)
+		overUnix(t, c)
+		address = c.Listeners[0].Net.Addr().String()
+		c.Limits.MaxPending, c.Limits.MaxPendingPerAddress = 8, 4
+	})
+	for range 10 {
+		dialPlain(t, "unix", address)
+	}
+	eventually(t, "displaced", func() bool { return s.Stats().ByReason[broker.ReasonDisplaced] == 6 })
+}
+
 func TestConnectRateOfAnIPv6Network(t *testing.T) {
 	const most, flood = 5, 100
 	s, dial := startElsewhere(t, func(l *broker.Limits) { l.MaxConnectRate = most })

@@ -43,6 +43,13 @@ func connack(tb testing.TB, c net.Conn, hello []byte) byte {
 	return must(readPacket(c))(tb)[3]
 }
 
+// overUnix has the listener replaced by a Unix socket.
+func overUnix(t *testing.T, c *broker.Config) {
+	t.Helper()
+	_ = c.Listeners[0].Net.Close() // another one takes its place
+	c.Listeners[0].Net = must((&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s")))(t)
+}
+
 func TestPlain(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -50,8 +57,7 @@ func TestPlain(t *testing.T) {
 			s := start(t, func(c *broker.Config) {
 				plain(c)
 				if network == "unix" {
-					_ = c.Listeners[0].Net.Close() // another one takes its place
-					c.Listeners[0].Net = must((&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s")))(t)
+					overUnix(t, c)
 				}
 				address = c.Listeners[0].Net.Addr().String()
 			})

@@ -195,19 +195,12 @@ const listNotice = 60 * 24 * time.Hour
 
 // list signs the revocation list anew, if somebody has had one made.
 func (c *caRenewCmd) list(std streams, n *node) error {
-	text, err := os.ReadFile(n.layout.crl())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading the revocation list: %w", err)
-	}
-	lists, err := pki.ParseRevocationLists(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", n.layout.crl(), err)
+	last, err := n.layout.publishedList()
+	if err != nil || last == nil {
+		return err
 	}
 	now := n.clock.FloorNow()
-	if lists[0].NextUpdate.Sub(now) > listNotice {
+	if last.NextUpdate.Sub(now) > listNotice {
 		return nil
 	}
 	return publishCRL(std, n.layout, now)

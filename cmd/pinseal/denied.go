@@ -177,3 +177,19 @@ func (n *node) revocationList() ([]byte, error) {
 	}
 	return lists[0].Raw, nil
 }
+
+// publishedList reads the list that was last written for others; nil if nobody has had one made.
+func (l layout) publishedList() (*x509.RevocationList, error) {
+	text, err := os.ReadFile(l.crl())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // none is an answer
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the revocation list: %w", err)
+	}
+	lists, err := pki.ParseRevocationLists(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.crl(), err)
+	}
+	return lists[0], nil
+}

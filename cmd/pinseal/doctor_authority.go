@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"pinseal/pki"
 	"pinseal/systemd"
 )
 
@@ -71,18 +70,14 @@ func (n *nodeChecks) rotation(anchors []*x509.Certificate) error {
 
 // revocationList looks whether others are about to refuse everybody for its sake.
 func (n *nodeChecks) revocationList([]*x509.Certificate) error {
-	text, err := os.ReadFile(n.layout.crl())
-	if errors.Is(err, os.ErrNotExist) {
+	last, err := n.layout.publishedList()
+	if err != nil {
+		return withHint(err, "if it is damaged, remove the file, then: pinseal device revoke NAME of one who was revoked writes it anew")
+	}
+	if last == nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("reading the revocation list: %w", err)
-	}
-	lists, err := pki.ParseRevocationLists(text)
-	if err != nil {
-		return withHint(fmt.Errorf("%s: %w", n.layout.crl(), err), "remove the file, then: pinseal device revoke NAME of one who was revoked writes it anew")
-	}
-	if end := lists[0].NextUpdate; end.Sub(n.now()) < expiryNotice {
+	if end := last.NextUpdate; end.Sub(n.now()) < expiryNotice {
 		return noticef("%s ends on %s: %s", n.layout.crl(), end.Format(time.DateOnly), n.command("ca renew"))
 	}
 	return nil
