@@ -26,17 +26,12 @@ dd if=/dev/zero of=/var/lib/pinseal/filler bs=4k 2>/dev/null || true`)
 	before := len(p.levels(t, led))
 	o.crowd(t, 800)
 	p.toggleFor(t, o, signing.ReasonHardware)
-	refused := p.levels(t, led)
-	o.toggle(t)
+	o.toggle(t) // may find room that the telemetry beside the last one did not: then it acts, and says so
 	o.await(t)
-	if got := p.levels(t, led); got != refused {
-		t.Errorf("the line moved for a command that could not be recorded: %q, was %q", got, refused)
-	}
+	p.wantActed(t, o, before)
 	p.sh(t, "rm /var/lib/pinseal/filler")
 	p.toggleFor(t, o, signing.ReasonApplied)
-	if _, applied := o.answers(signing.ReasonApplied); len(p.levels(t, led))-before != applied {
-		t.Errorf("%d changes for %d applied commands", len(p.levels(t, led))-before, applied)
-	}
+	p.wantActed(t, o, before)
 	p.sh(t, "systemctl stop pinseal; umount /var/lib/pinseal; rm -r /root/state; systemctl start pinseal")
 }
 
@@ -48,6 +43,19 @@ func (p *pi) toggleFor(t *testing.T, o *operator, want signing.Reason) {
 		o.await(t)
 		return o.sent[len(o.sent)-1].reason == want
 	})
+}
+
+// wantActed compares how often the LED's line was set since there were so many levels with the commands that were applied.
+func (p *pi) wantActed(t *testing.T, o *operator, before int) {
+	t.Helper()
+	levels := p.levels(t, led)[before:]
+	if _, applied := o.answers(signing.ReasonApplied); len(levels) != applied {
+		var reasons []signing.Reason
+		for _, c := range o.sent {
+			reasons = append(reasons, c.reason)
+		}
+		t.Errorf("the line was set %d times, to %s, for %d applied commands of %v", len(levels), levels, applied, reasons)
+	}
 }
 
 // crowd publishes telemetry on so many topics.

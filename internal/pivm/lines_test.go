@@ -27,9 +27,15 @@ var (
 	levelSet  = regexp.MustCompile(`gpio_value: (\d+) set ([01])`)
 )
 
-// levels are the levels that a line was set to since power-on, in order, as the kernel told on the console.
+// levels are the levels that a line was set to since power-on, in order, as the kernel told on the console. What the
+// kernel has not printed yet is waited for, while there is power.
 func (m *machine) levels(t *testing.T, line int) string {
 	t.Helper()
+	if m.running() {
+		mark := fmt.Sprintf("pivm: all after %d scripts", m.scripts)
+		m.sh(t, "echo '<2>"+mark+"' > /dev/kmsg")
+		await(t, eventTimeout, "the console", func() bool { return strings.Contains(m.consoleText(t), mark) })
+	}
 	console := m.consoleText(t)
 	first := firstLine.FindStringSubmatch(console)
 	if first == nil {
