@@ -60,7 +60,7 @@ func (n *node) collectNode(w *metrics.Writer) {
 	n.collectOutbox(w)
 	commits, failed := n.replay.Commits()
 	w.Counter("pinseal_replay_commits_total", "Ways to the disk with what was accepted.", commits)
-	w.Counter("pinseal_replay_commit_failures_total", "Those of them that failed: the commands were not acted on.", failed)
+	w.Counter("pinseal_replay_commit_failures_total", "Those of them that failed: the commands were not acted on, or telemetry is not recorded yet.", failed)
 }
 
 func (n *node) collectAgent(w *metrics.Writer) {

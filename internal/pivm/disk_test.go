@@ -12,24 +12,52 @@ import (
 	"pinseal/signing"
 )
 
+const (
+	fillDisk = "dd if=/dev/zero of=/var/lib/pinseal/filler bs=4k 2>/dev/null || true"
+	makeRoom = "rm /var/lib/pinseal/filler"
+	// flushEvery is how long the node keeps telemetry in memory.
+	flushEvery = 5 * time.Second
+)
+
 // fullDisk: a node that cannot record a command does not act on it and says so, and goes on when there is room again. The
-// file has room of its own for a while, so a crowd of telemetry first makes it ask for more.
+// log that commands are recorded in has room of its own, so a node begins without it and finds none to make another.
+// Where it has its log, telemetry that finds no room stops no command.
 func (p *pi) fullDisk(t *testing.T) {
 	p.sh(t, `systemctl stop pinseal
 cp -a /var/lib/pinseal /root/state
 mount -t tmpfs -o size=8M,mode=0700,uid=pinseal,gid=gpio tmpfs /var/lib/pinseal
 cp -a /root/state/. /var/lib/pinseal
+rm -f /var/lib/pinseal/state.log
 systemctl start pinseal
-dd if=/dev/zero of=/var/lib/pinseal/filler bs=4k 2>/dev/null || true`)
+`+fillDisk)
 	o := connect(t, p.bundle, p.port)
 	defer o.close(t)
 	before := len(p.levels(t, led))
-	o.crowd(t, 800)
-	p.toggleFor(t, o, signing.ReasonHardware)
-	o.toggle(t) // may find room that the telemetry beside the last one did not: then it acts, and says so
-	o.await(t)
+	const refused = 3
+	for range refused {
+		o.toggle(t)
+		o.await(t)
+	}
+	if _, n := o.answers(signing.ReasonHardware); n != refused {
+		t.Errorf("without room for a log: %d of %d commands were refused as hardware", n, refused)
+	}
 	p.wantActed(t, o, before)
-	p.sh(t, "rm /var/lib/pinseal/filler")
+	p.sh(t, makeRoom)
+	p.toggleFor(t, o, signing.ReasonApplied)
+
+	p.sh(t, fillDisk)
+	_, applied := o.answers(signing.ReasonApplied)
+	sent := len(o.sent)
+	o.crowd(t, 800)
+	for begin := time.Now(); time.Since(begin) < 2*flushEvery; {
+		o.toggle(t)
+		o.await(t)
+	}
+	if _, now := o.answers(signing.ReasonApplied); now-applied != len(o.sent)-sent {
+		t.Errorf("without room for telemetry: %d of %d commands were applied", now-applied, len(o.sent)-sent)
+	}
+	p.wantActed(t, o, before)
+	p.sh(t, makeRoom)
 	p.toggleFor(t, o, signing.ReasonApplied)
 	p.wantActed(t, o, before)
 	p.sh(t, "systemctl stop pinseal; umount /var/lib/pinseal; rm -r /root/state; systemctl start pinseal")

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -102,7 +103,7 @@ func (s *Store) gather() {
 	}
 }
 
-// flushChunk is how many telemetry records ride on one checkpoint, about 80 kB, so
+// flushChunk is how many telemetry records make one checkpoint, about 80 kB, so
 // that a command never waits long for a flush.
 const flushChunk = 32
 
@@ -168,9 +169,7 @@ func (s *Store) finish() {
 func (s *Store) startFlush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for key := range s.lazy {
-		s.due[key] = struct{}{}
-	}
+	maps.Copy(s.due, s.lazy)
 	clear(s.lazy)
 }
 
@@ -182,9 +181,9 @@ type batch struct {
 	commit              *Commit // nil if nobody waits
 }
 
-// commit writes all that is urgent and a chunk of what is due, and tells those
-// who wait. It reports whether there is more to write and a point in trying. The
-// caller has the turn.
+// commit writes all that is urgent, and tells those who wait, or else a chunk of
+// what is due. It reports whether there is more to write and a point in trying.
+// The caller has the turn.
 func (s *Store) commit() (more bool) {
 	b := s.take()
 	var err error
@@ -214,7 +213,9 @@ func (s *Store) commit() (more bool) {
 }
 
 // take takes what is next to be written: to the log, where that can hold it,
-// or else to the database, together with what is in the log.
+// or else to the database, together with what is in the log. Telemetry goes
+// alone: it makes the database grow, for which there may be no room where there
+// is enough for a command.
 func (s *Store) take() (b batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -224,7 +225,10 @@ func (s *Store) take() (b batch) {
 			s.alone = 0
 		}
 	}
-	b.urgent, b.due = takeKeys(s.urgent, len(s.urgent)), takeKeys(s.due, flushChunk)
+	b.urgent = takeKeys(s.urgent, len(s.urgent))
+	if b.commit == nil && len(b.urgent) == 0 {
+		b.due = takeKeys(s.due, flushChunk)
+	}
 	b.changes = s.changes(nil, b.urgent)
 	b.toLog = len(b.due) == 0 && !s.ending && s.database.fits(b.changes)
 	if !b.toLog && len(b.urgent)+len(b.due) > 0 || s.ending {
@@ -241,13 +245,15 @@ func (s *Store) take() (b batch) {
 func (s *Store) settle(b batch, err error) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil { // the next commit tries again
+	if err != nil { // the next commit tries again, and telemetry the next flush
 		if b.commit != nil {
 			s.refused.add(b.commit.accepted, s.records)
 		}
 		putKeys(s.urgent, b.urgent)
 		putKeys(s.logged, b.logged)
-		putKeys(s.due, b.due)
+		putKeys(s.lazy, b.due)
+		maps.Copy(s.lazy, s.due)
+		clear(s.due)
 	} else if b.toLog {
 		putKeys(s.logged, b.urgent)
 	}

@@ -29,7 +29,8 @@
 // not be written is written with the next commit that succeeds, and the files
 // are opened anew for that, so that a disk that comes back needs no restart.
 // Telemetry is written every few seconds and on Close: a power cut forgets the
-// last of it.
+// last of it. It has commits of its own, and after one that failed none before
+// the next flush: what telemetry cannot get, commands may still have.
 //
 // Memory is bounded: at most 1024 outputs and topics a key; what a key seals
 // for more of them is a Replay until [Store.Reset]. The number of keys is the
