@@ -37,13 +37,13 @@ type job struct {
 }
 
 // verify is step 5.
-func (j *job) verify() {
+func (j *job) verify(recent *signing.Recent) {
 	defer close(j.verified)
 	if j.legacy != nil {
 		j.old, j.err = boxtec.Open(j.payload, j.legacy.Key, j.legacy.Hash)
 		return
 	}
-	j.message, j.err = j.sealed.Verify(j.signer.Key)
+	j.message, j.err = recent.Verify(j.sealed, j.signer.Key)
 }
 
 // route is where messages of a topic go.
@@ -63,7 +63,8 @@ type topicQueue struct {
 // verifier is the bounded queues and those who take from them: one message of each topic in turn, so that a flood on
 // one topic does not keep the others waiting.
 type verifier struct {
-	length int // bound of each queue
+	length int            // bound of each queue
+	recent signing.Recent // replays are cheap
 
 	mu     sync.Mutex
 	work   sync.Cond
@@ -107,7 +108,7 @@ func (v *verifier) run() {
 		if j == nil {
 			return
 		}
-		j.verify()
+		j.verify(&v.recent)
 	}
 }
 

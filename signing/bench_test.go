@@ -32,6 +32,19 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
+// BenchmarkCopy is the verification of what was verified before.
+func BenchmarkCopy(b *testing.B) {
+	key := newKey(b, signing.ES256)
+	sealed := parse(b, seal(b, key, ordinaryClaims()))
+	var recent signing.Recent
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := recent.Verify(sealed, key.Public()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkBare is the curve operation alone, by the library underneath.
 func BenchmarkBare(b *testing.B) {
 	digest := sha256.Sum256([]byte("x"))

@@ -7,7 +7,7 @@ import (
 )
 
 // Message is a sealed message whose signature has been verified. Only
-// [Sealed.Verify] makes one. It does not change and is safe for concurrent use.
+// [Sealed.Verify] and [Recent.Verify] make one. It does not change and is safe for concurrent use.
 type Message struct {
 	claims claims
 	kid    string
@@ -19,17 +19,36 @@ type Message struct {
 // signature (RFC 8725 section 3.1). Every error is a *[RefusedError] with
 // [ReasonBadSignature].
 func (s *Sealed) Verify(key *PublicKey) (*Message, error) {
+	digest, err := s.digestFor(key)
+	if err == nil {
+		err = s.check(digest, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.message(digest), nil
+}
+
+// digestFor returns what the key would have signed.
+func (s *Sealed) digestFor(key *PublicKey) (digest [sha256Size]byte, err error) {
 	if s.algorithm != key.algorithm {
-		return nil, Refuse(ReasonBadSignature, "the message says another algorithm than the key's")
+		return digest, Refuse(ReasonBadSignature, "the message says another algorithm than the key's")
 	}
 	if s.kid != key.id {
-		return nil, Refuse(ReasonBadSignature, "the message names another key")
+		return digest, Refuse(ReasonBadSignature, "the message names another key")
 	}
-	digest := sha256.Sum256(s.signed)
+	return sha256.Sum256(s.signed), nil
+}
+
+func (s *Sealed) check(digest [sha256Size]byte, key *PublicKey) error {
 	if !key.VerifyDigest(digest[:], s.signature[:]) {
-		return nil, Refuse(ReasonBadSignature, "the key did not make this signature")
+		return Refuse(ReasonBadSignature, "the key did not make this signature")
 	}
-	return &Message{claims: s.claims, kid: s.kid, digest: digest}, nil
+	return nil
+}
+
+func (s *Sealed) message(digest [sha256Size]byte) *Message {
+	return &Message{claims: s.claims, kid: s.kid, digest: digest}
 }
 
 // Topic returns the one topic the message was sealed for.
