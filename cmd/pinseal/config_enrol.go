@@ -24,6 +24,7 @@ type enrolConfig struct {
 	MaxBodyBytes             limit          `toml:"max_body_bytes"`
 	MaxRequests              limit          `toml:"max_requests"`
 	MaxWrongCodes            limit          `toml:"max_wrong_codes"`
+	MaxRenewals              limit          `toml:"max_renewals"`
 	Timeout                  positiveLength `toml:"timeout"`
 }
 
@@ -138,6 +139,7 @@ func (e enrolConfig) limits() enrol.Limits {
 		MaxBodyBytes:             int(e.MaxBodyBytes),
 		MaxRequests:              int(e.MaxRequests),
 		MaxWrongCodes:            int(e.MaxWrongCodes),
+		MaxRenewals:              int(e.MaxRenewals),
 		Timeout:                  time.Duration(e.Timeout),
 	}
 }

@@ -73,7 +73,9 @@ func (c *client) renewPatiently(ctx context.Context) error {
 const renewAttempts = 3
 
 func explainRenewal(err error) error {
-	if refused, ok := errors.AsType[*pki.RefusedError](err); ok {
+	if refused, ok := errors.AsType[*pki.RefusedError](err); ok && refused.Reason == enrol.ReasonRateLimited {
+		return withHint(fmt.Errorf("the node refused: %w", refused), "the certificate that it has stays in force; try again later")
+	} else if ok {
 		return withHint(fmt.Errorf("the node refused: %w", refused), "if it was revoked, or has expired for too long, let it join again: pinseal device add NAME on the node")
 	}
 	return withHint(fmt.Errorf("renewing: %w", explainTLS(err)), "the old certificate is still in force; try again, or let the device join again: pinseal device add NAME on the node")

@@ -32,6 +32,10 @@ func (s *Server) issue(r *http.Request, o order) (*x509.Certificate, error) {
 		return nil, err
 	}
 	now, profile := s.cfg.Now(), s.cfg.Profile
+	// Who was let in once can go on for ever: neither the disk nor who reads the journal is to suffer from it.
+	if o.renews != nil && !s.renewals.allows(o.name, now) {
+		return nil, refuse(ReasonRateLimited, "%q was renewed %d times within a day", o.name, s.cfg.Limits.MaxRenewals)
+	}
 	if o.renews != nil && s.cfg.Renewed != nil {
 		profile = s.cfg.Renewed(o.renews)
 	}
@@ -48,6 +52,9 @@ func (s *Server) issue(r *http.Request, o order) (*x509.Certificate, error) {
 		if err := o.spend(); err != nil {
 			return nil, err
 		}
+	}
+	if o.renews != nil {
+		s.renewals.add(o.name, now)
 	}
 	if err := s.cfg.Journal.Append(pki.Issued(cert, profile.Name, o.by, now)); err != nil {
 		return nil, err

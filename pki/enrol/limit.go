@@ -8,43 +8,48 @@ import (
 )
 
 const (
-	window       = time.Minute
-	maxAddresses = 4096
+	window        = time.Minute    // of requests, connections and codes
+	renewalWindow = 24 * time.Hour // of renewals
+	maxAskers     = 4096
 )
 
-// counter counts what comes from an address within a minute. It holds a bounded
-// number of addresses: beyond, those it does not know have no more to come.
-type counter struct {
-	most int
+// counter counts what each asker, an address or a name, has had within a window
+// of time. It holds a bounded number of askers: beyond, those it does not know
+// have no more to come.
+type counter[K comparable] struct {
+	most   int
+	window time.Duration
 
 	mu    sync.Mutex
 	since time.Time
-	seen  map[netip.Prefix]int
+	seen  map[K]int
 }
 
-func newCounter(most int) *counter { return &counter{most: most, seen: map[netip.Prefix]int{}} }
+func newCounter[K comparable](most int, window time.Duration) *counter[K] {
+	return &counter[K]{most: most, window: window, seen: map[K]int{}}
+}
 
-// allows reports whether the address has any left, without taking one.
-func (c *counter) allows(from netip.Prefix, now time.Time) bool {
+// allows reports whether the asker has any left, without taking one.
+func (c *counter[K]) allows(asker K, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.turn(now)
-	n, known := c.seen[from]
-	return n < c.most && (known || len(c.seen) < maxAddresses)
+	n, known := c.seen[asker]
+	return n < c.most && (known || len(c.seen) < maxAskers)
 }
 
 // add takes one.
-func (c *counter) add(from netip.Prefix, now time.Time) {
+func (c *counter[K]) add(asker K, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.turn(now)
-	if _, known := c.seen[from]; known || len(c.seen) < maxAddresses {
-		c.seen[from]++
+	if _, known := c.seen[asker]; known || len(c.seen) < maxAskers {
+		c.seen[asker]++
 	}
 }
 
-func (c *counter) turn(now time.Time) {
-	if age := now.Sub(c.since); age >= window || age < 0 {
+func (c *counter[K]) turn(now time.Time) {
+	if age := now.Sub(c.since); age >= c.window || age < 0 {
 		c.since = now
 		clear(c.seen)
 	}
@@ -73,7 +78,7 @@ type limitedListener struct {
 	net.Listener
 	limits Limits
 	now    func() time.Time
-	recent *counter
+	recent *counter[netip.Prefix]
 
 	mu   sync.Mutex
 	open map[netip.Prefix]int
@@ -81,7 +86,7 @@ type limitedListener struct {
 }
 
 func limitListener(l net.Listener, limits Limits, now func() time.Time) *limitedListener {
-	return &limitedListener{Listener: l, limits: limits, now: now, recent: newCounter(limits.MaxRequests), open: map[netip.Prefix]int{}}
+	return &limitedListener{Listener: l, limits: limits, now: now, recent: newCounter[netip.Prefix](limits.MaxRequests, window), open: map[netip.Prefix]int{}}
 }
 
 // Accept returns the next connection that is not one too many.

@@ -18,7 +18,7 @@ const (
 	ReasonWrongCode    Reason = "wrong-code"           // not the one that this name was given, or it was given none
 	ReasonUsedCode     Reason = "used-code"            // it was used before
 	ReasonExpiredCode  Reason = "expired-code"         // it was right once
-	ReasonRateLimited  Reason = "rate-limited"         // too many wrong codes, or too many requests, from this address
+	ReasonRateLimited  Reason = "rate-limited"         // too many wrong codes or requests from this address, or renewals of this name
 	ReasonWrongToken   Reason = "wrong-token"          // no operator has it
 	ReasonNotPermitted Reason = "not-permitted"        // this name cannot be had this way
 	ReasonKnownKey     Reason = "known-key"            // the signing key is trusted already, or was revoked, or is the TLS key too

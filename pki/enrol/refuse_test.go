@@ -250,6 +250,35 @@ func TestRequestsForNothingAreLimited(t *testing.T) {
 	}
 }
 
+// Who has a certificate cannot fill the journal with others, by whatever way it asks. Others, and a day later, go on.
+func TestTooManyRenewals(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(n *node) { n.config.Limits.MaxRenewals = 3 })
+	renew := func(name string, way int) answer {
+		client, request := n.client(n.certificate(n.authority, name)), csr(t, name, newKey(t))
+		if way%2 == 0 {
+			return n.post(client, est+"simplereenroll", pkcs10, request, nil)
+		}
+		return n.post(client, "/sign/"+name+"/pkcs10", asJSON, body(t, map[string]string{"csr": request}), nil)
+	}
+	for i := range 6 {
+		got := renew("sensor-7", i)
+		if i < 3 && got.status != http.StatusOK || i >= 3 && got.reason() != enrol.ReasonRateLimited {
+			t.Errorf("renewal %d: %d %s", i+1, got.status, got.body)
+		}
+	}
+	if n.issued() != 3 {
+		t.Errorf("%d certificates in the journal", n.issued())
+	}
+	if got := renew("sensor-8", 0); got.status != http.StatusOK {
+		t.Errorf("another name: %d %s", got.status, got.body)
+	}
+	n.advance(24 * time.Hour)
+	if got := renew("sensor-7", 0); got.status != http.StatusOK {
+		t.Errorf("a day later: %d %s", got.status, got.body)
+	}
+}
+
 // A handshake costs more than an answer: connections are counted too.
 func TestTooManyNewConnections(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -24,12 +25,13 @@ type Limits struct {
 	MaxBodyBytes             int           // 32768
 	MaxRequests              int           // 60 a minute and address; as many new connections
 	MaxWrongCodes            int           // 5 a minute and address; then no code of that address is looked at
+	MaxRenewals              int           // 20 a day and name: each is a line of the journal, which is never cut
 	Timeout                  time.Duration // 10 s for one request, from its first byte to the last of the answer
 }
 
 // DefaultLimits are those of a zero [Limits].
 func DefaultLimits() Limits {
-	return Limits{MaxConnections: 64, MaxConnectionsPerAddress: 16, MaxBodyBytes: 32 << 10, MaxRequests: 60, MaxWrongCodes: 5, Timeout: 10 * time.Second}
+	return Limits{MaxConnections: 64, MaxConnectionsPerAddress: 16, MaxBodyBytes: 32 << 10, MaxRequests: 60, MaxWrongCodes: 5, MaxRenewals: 20, Timeout: 10 * time.Second}
 }
 
 func (l Limits) withDefaults() Limits {
@@ -43,6 +45,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxBodyBytes, d.MaxBodyBytes},
 		{&l.MaxRequests, d.MaxRequests},
 		{&l.MaxWrongCodes, d.MaxWrongCodes},
+		{&l.MaxRenewals, d.MaxRenewals},
 	} {
 		if *pair.given == 0 {
 			*pair.given = pair.otherwise
@@ -112,8 +115,9 @@ type Config struct {
 // Server answers devices that want to be let in. It is safe for concurrent use.
 type Server struct {
 	cfg      Config
-	requests *counter
-	wrong    *counter
+	requests *counter[netip.Prefix]
+	wrong    *counter[netip.Prefix]
+	renewals *counter[string] // by name
 	issuing  sync.Mutex // what is checked before a certificate is signed still holds after
 }
 
@@ -126,7 +130,10 @@ func NewServer(c Config) (*Server, error) {
 		return nil, errors.New("enrolment needs to know operators, permits, topics and peers")
 	}
 	c.Limits = c.Limits.withDefaults()
-	return &Server{cfg: c, requests: newCounter(c.Limits.MaxRequests), wrong: newCounter(c.Limits.MaxWrongCodes)}, nil
+	return &Server{
+		cfg: c, requests: newCounter[netip.Prefix](c.Limits.MaxRequests, window), wrong: newCounter[netip.Prefix](c.Limits.MaxWrongCodes, window),
+		renewals: newCounter[string](c.Limits.MaxRenewals, renewalWindow),
+	}, nil
 }
 
 // Run serves the listener until the context ends; it closes the listener. The
