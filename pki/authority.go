@@ -156,10 +156,10 @@ func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 
 // IssueServer returns a PEM certificate for a broker. cn is the node's name, a
 // [ValidName]; names are the DNS names and IP addresses clients use to reach
-// it, at least one. It is valid for 825 days from a day before now, or as long
+// it, at least one, and all of which the authority permits. It is valid for 825 days from a day before now, or as long
 // as the authority.
 func (a *Authority) IssueServer(cn string, names []string, pub crypto.PublicKey, now time.Time) ([]byte, error) {
-	dns, ips, err := splitNames(names)
+	dns, ips, err := a.serverNames(names)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func (a *Authority) IssueServer(cn string, names []string, pub crypto.PublicKey,
 // RenewServer is [Authority.IssueServer] for a certificate that is renewed
 // before it expires: it is valid for lifetime from now.
 func (a *Authority) RenewServer(cn string, names []string, pub crypto.PublicKey, lifetime time.Duration, now time.Time) (*x509.Certificate, error) {
-	dns, ips, err := splitNames(names)
+	dns, ips, err := a.serverNames(names)
 	if err != nil {
 		return nil, err
 	}
@@ -268,6 +268,16 @@ func subjectKeyID(pub crypto.PublicKey) ([]byte, error) {
 	}
 	sum := sha256.Sum256(info.PublicKey.Bytes)
 	return sum[:subjectKeyIDLength], nil
+}
+
+// serverNames refuses what nobody would believe.
+func (a *Authority) serverNames(names []string) (dns []string, ips []net.IP, err error) {
+	for _, name := range names {
+		if !a.Permits(name) {
+			return nil, nil, fmt.Errorf("authority %q may certify servers named %s only, not %s", a.cert.Subject, strings.Join(a.cert.PermittedDNSDomains, ", "), name)
+		}
+	}
+	return splitNames(names)
 }
 
 func splitNames(names []string) (dns []string, ips []net.IP, err error) {

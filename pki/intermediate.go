@@ -9,6 +9,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -74,6 +77,19 @@ func (a *Authority) SignAuthority(requestPEM []byte, now time.Time) (*x509.Certi
 	template.IsCA, template.MaxPathLenZero = true, true
 	template.PermittedDNSDomains, template.PermittedDNSDomainsCritical = request.DNSNames, true
 	return sign(template, a.cert, request.PublicKey, a.key)
+}
+
+// Permits reports whether what the authority issues for a server of this name, a
+// DNS name or an address, is believed: see [Authority.SignAuthority].
+func (a *Authority) Permits(name string) bool {
+	if _, err := netip.ParseAddr(name); err == nil || len(a.cert.PermittedDNSDomains) == 0 {
+		return true
+	}
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(a.cert.PermittedDNSDomains, func(domain string) bool {
+		domain = strings.ToLower(domain) // some begin with a dot: then only what is below
+		return domain == "" || name == domain || strings.HasSuffix(name, "."+strings.TrimPrefix(domain, "."))
+	})
 }
 
 // Below reports whether another authority has certified this one, and its

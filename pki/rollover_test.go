@@ -1,9 +1,11 @@
 package pki_test
 
 import (
+	"crypto/x509"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pinseal/pki"
 )
@@ -43,6 +45,38 @@ func createRoot(t *testing.T, name string) *pki.Authority {
 		t.Fatal(err)
 	}
 	return root
+}
+
+// What an authority below another may not certify would be believed by nobody: it says so instead.
+func TestPermittedNames(t *testing.T) {
+	t.Parallel()
+	root := createRoot(t, "root")
+	authority, _ := below(t, root, "node") // raspi.local
+	for name, want := range map[string]bool{
+		"raspi.local": true, "RASPI.local": true, "a.raspi.local": true, "192.0.2.1": true, "fe80::1": true,
+		"local": false, "xraspi.local": false, "other.local": false, "localhost": false,
+	} {
+		if got := authority.Permits(name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+		if !root.Permits(name) {
+			t.Errorf("%s: a root may certify everything", name)
+		}
+		// By what others make of it, and by what we make of it.
+		cert, err := authority.RenewServer("node", []string{name}, newKey(t).Public(), time.Hour, now)
+		if (err == nil) != want {
+			t.Errorf("%s: certified: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now}
+		options.Roots.AddCert(root.Certificate())
+		options.Intermediates.AddCert(authority.Certificate())
+		if _, err := cert.Verify(options); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // An authority below another is replaced only by one that is good for who trusts no more than before.

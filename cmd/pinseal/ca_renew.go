@@ -58,13 +58,16 @@ func (c *caRenewCmd) broker(ctx context.Context, std streams, n *node) error {
 	if care == nil { // only when it is due: without it the authority's key was read
 		return n.unreadable(current)
 	}
-	local, unlisted := pki.LocalNames()
-	care.missing = missingNames(current, local) // nobody looks a second time
-	reason, err := care.reason(current, local)
-	if err != nil || c.Due && reason == "" {
-		return errors.Join(err, unlisted)
+	authority, err := n.authority()
+	if err != nil {
+		return err
 	}
-	switch err := care.renew(ctx, current, local); {
+	local, unlisted := care.localNames(authority)
+	care.missing = missingNames(current, local) // nobody looks a second time
+	if reason := care.reason(current, authority, local); c.Due && reason == "" {
+		return unlisted
+	}
+	switch err := care.renew(ctx, current, authority, local); {
 	case errors.Is(err, renewal.ErrBusy):
 		fmt.Fprintln(std.out, "the running node is renewing the broker's certificate")
 		return nil

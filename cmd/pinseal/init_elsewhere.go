@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 )
 
@@ -42,8 +43,8 @@ func (c *initCmd) askForAuthority(p *plan, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(l.caRequest(), request, 0o644); err != nil { //nolint:gosec // it holds no secret
-		return fmt.Errorf("writing the request: %w", err)
+	if err := atomicfile.Write(l.caRequest(), request, 0o644); err != nil {
+		return err
 	}
 	fmt.Fprintf(std.out, "request: %s\n", l.caRequest())
 	fmt.Fprintln(std.out, "next: on the operator's machine: pinseal ca create ROOT (once), then pinseal ca sign --root ROOT ca.csr --out ca.crt")
@@ -67,6 +68,11 @@ func (p *plan) takeAuthority(path string) (*pki.Authority, error) {
 	}
 	if !authority.Below() {
 		return nil, fmt.Errorf("%s: it does not hold the certificate of the authority that has signed ours", path)
+	}
+	for _, name := range p.names {
+		if !authority.Permits(name) {
+			return nil, withHint(fmt.Errorf("%s: its authority may not certify %s, as this machine is called", path, name), "ask again, with the same flags: pinseal init --authority elsewhere")
+		}
 	}
 	return authority, nil
 }

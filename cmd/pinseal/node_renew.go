@@ -34,6 +34,7 @@ type caretaker struct {
 	holder  *renewal.Holder
 	names   []string // of the certificate that is being obtained
 	missing []string // names that were missing the last time: they must stay for two looks
+	refused []string // names that the authority may not certify, of which the log has told
 }
 
 // newCaretaker is nil where the certificate is not the node's to renew: it is named in the configuration, or systemd's, or
@@ -181,12 +182,16 @@ func (c *caretaker) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	local, unlisted := pki.LocalNames() // not knowing them is no reason to let the certificate expire
-	reason, err := c.reason(current, local)
-	if err != nil || reason == "" {
-		return errors.Join(err, unlisted)
+	authority, err := c.authority()
+	if err != nil {
+		return err
 	}
-	if err := c.renew(ctx, current, local); err != nil {
+	local, unlisted := c.localNames(authority) // not knowing them is no reason to let the certificate expire
+	reason := c.reason(current, authority, local)
+	if reason == "" {
+		return unlisted
+	}
+	if err := c.renew(ctx, current, authority, local); err != nil {
 		return err
 	}
 	c.loading.Lock()
@@ -204,33 +209,41 @@ func (c *caretaker) look(ctx context.Context) error {
 	return nil
 }
 
+// localNames are those of this machine that the authority may certify: with any other name the certificate would be worth nothing.
+func (c *caretaker) localNames(authority *pki.Authority) ([]string, error) {
+	local, err := pki.LocalNames()
+	permitted := slices.DeleteFunc(slices.Clone(local), func(name string) bool { return !authority.Permits(name) })
+	refused := slices.DeleteFunc(local, authority.Permits)
+	if len(refused) > 0 && !slices.Equal(refused, c.refused) {
+		c.log.Warn("the authority may not certify names of this machine, clients cannot use them: pinseal ca rotate asks for one that may", "names", refused)
+	}
+	c.refused = refused
+	return permitted, err
+}
+
 // renew has a certificate issued with the present names.
-func (c *caretaker) renew(ctx context.Context, current *x509.Certificate, local []string) error {
-	c.names = serverNames(current, local)
+func (c *caretaker) renew(ctx context.Context, current *x509.Certificate, authority *pki.Authority, local []string) error {
+	c.names = slices.DeleteFunc(serverNames(current, local), func(name string) bool { return !authority.Permits(name) })
 	if err := c.takeOver(); err != nil {
 		return err
 	}
 	return c.holder.Renew(ctx)
 }
 
-func (c *caretaker) reason(current *x509.Certificate, local []string) (string, error) {
-	authority, err := c.authority()
-	if err != nil {
-		return "", err
-	}
+func (c *caretaker) reason(current *x509.Certificate, authority *pki.Authority, local []string) string {
 	missing := missingNames(current, local)
 	stayed := slices.DeleteFunc(slices.Clone(missing), func(name string) bool { return !slices.Contains(c.missing, name) })
 	c.missing = missing
 	switch {
 	case !pki.IssuedBy(current, authority):
-		return "the authority is another", nil
+		return "the authority is another"
 	case !c.clock.FloorNow().Before(renewal.Due(current)):
-		return "it is due", nil
+		return "it is due"
 	// What is issued in the past could be over once the time is known; what is due is due whenever that is.
 	case len(stayed) > 0 && (c.config.Clock.Trust != "auto" || c.clock.Trusted()):
-		return "this machine is called otherwise", nil
+		return "this machine is called otherwise"
 	}
-	return "", nil
+	return ""
 }
 
 func missingNames(cert *x509.Certificate, names []string) []string {
@@ -287,9 +300,10 @@ func (c *caretaker) try(ctx context.Context, staged pki.Files) error {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- tls.Server(far, server.RenewalConfig(0)).HandshakeContext(ctx) }()
-	err = tls.Client(near, client).HandshakeContext(ctx)
-	if err != nil {
+	if err := tls.Client(near, client).HandshakeContext(ctx); err != nil {
 		cancel()
+		<-served // of this side there is nothing to tell
+		return err
 	}
-	return errors.Join(err, <-served)
+	return <-served
 }

@@ -45,6 +45,44 @@ func TestServerNames(t *testing.T) {
 	}
 }
 
+// A machine that got a name which its authority may not certify has a certificate without it, rather than none that is believed.
+func TestNamesThatTheAuthorityMayNotCertify(t *testing.T) {
+	t.Parallel()
+	dir := makeNode(t)
+	l := layoutUnder(dir)
+	root, err := pki.CreateRoot("root", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(l.caKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := pki.AuthorityRequest("raspiflow authority", []string{"former.local"}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := root.SignAuthority(request, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.caCert(), append(pki.EncodeCertificates(signed), root.CertificatePEM()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if code := run(t.Context(), []string{"ca", "renew", "--dir", dir}, streams{in: strings.NewReader(""), out: &out, err: &out}); code != exitDone {
+		t.Fatalf("%d: %s", code, out.String())
+	}
+	renewed, err := readCertificate(l.brokerCert())
+	if err != nil || len(renewed.DNSNames) > 0 || len(renewed.IPAddresses) == 0 {
+		t.Errorf("names %v, addresses %v, %v", renewed.DNSNames, renewed.IPAddresses, err)
+	}
+}
+
 // A node that was off while its certificate expired starts with a new one.
 func TestExpiredBrokerCertificateIsRenewedAtTheStart(t *testing.T) {
 	t.Parallel()
