@@ -31,11 +31,9 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 	case cfg != nil && c.Name == string(cfg.Node):
 		return usagef("%q is the node itself", c.Name)
 	}
-	certificates, err := issuedTo(l, c.Name)
-	if err != nil {
-		return err
-	}
-	if len(certificates) == 0 && !exists(l.signer(c.Name)) && !c.Force {
+	// Without the journal the name alone is denied, which keeps it out here: denyFormer tells below.
+	certificates, unknown := issuedTo(l, c.Name)
+	if unknown == nil && len(certificates) == 0 && !exists(l.signer(c.Name)) && !c.Force {
 		return withHint(fmt.Errorf("no device is named %s", c.Name), "pinseal device list shows them; --force denies the name all the same, such as one that another authority has certified")
 	}
 	if err := denyCertificates(l, c.Name, certificates, std.clock()()); err != nil {
@@ -46,8 +44,8 @@ func (c *deviceRevokeCmd) Run(std streams) error {
 	if exists(l.signer(c.Name)) {
 		signer = revokeSigner(l, c.Name)
 	}
-	// Whatever went wrong with one does not hinder the others.
-	return errors.Join(c.tell(std, l), signer, publishCRL(std, l, std.clock()()))
+	// Whatever went wrong with one does not hinder the others. What the node has issued until it knew is denied by its number, too.
+	return errors.Join(c.tell(std, l), signer, denyFormer(l, c.Name, std.clock()()), publishCRL(std, l, std.clock()()))
 }
 
 func (c *deviceRevokeCmd) tell(std streams, l layout) error {
