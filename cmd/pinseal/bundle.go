@@ -68,7 +68,24 @@ type newClient struct {
 	signKey *signing.PublicKey    // for the node to trust
 	openKey *encryption.PublicKey // for the node to encrypt to
 	entry   pki.Entry             // for the journal
-	files   fileSet               // its bundle
+	files   fileSet               // its bundle, all but
+	issued  newFile               // its certificate
+}
+
+// create writes the certificate last, when it is in the journal, and that when all else could be written: what does not come
+// about leaves no trace there.
+func (c newClient) create(journal *pki.Journal) error {
+	undo, err := c.files.make()
+	if err != nil {
+		return err
+	}
+	if err = journal.Append(c.entry); err == nil {
+		err = fileSet{c.issued}.create()
+	}
+	if err != nil {
+		undo()
+	}
+	return err
 }
 
 // makeClient makes a client's keys and its certificate, and the files of its bundle in dir. A lifetime of 0 is the longest.
@@ -104,7 +121,6 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 	b := bundle{dir: dir}
 	return newClient{signKey.Public(), openKey.Public(), entry, fileSet{
 		{b.caCert(), authority.CertificatePEM(), 0o644},
-		{b.clientCert(), certificate, 0o644},
 		{b.clientKey(), tlsKeyPEM, 0o600},
 		{b.signKey(), signKey.PEM(), 0o600},
 		{filepath.Join(b.signers(), string(client.Node)+".pem"), node.PEM(), 0o644},
@@ -112,7 +128,7 @@ func makeClient(dir string, client clientConfig, authority *pki.Authority, node 
 		{b.encryption().own, openKey.PEM(), 0o600},
 		{b.encryption().publicKey(string(client.Name)), openKey.Public().PEM(), 0o644},
 		{filepath.Join(dir, "client.toml"), clientTOML, 0o644},
-	}}, nil
+	}, newFile{b.clientCert(), certificate, 0o644}}, nil
 }
 
 // issueClient certifies a key of ours the way those of devices are.
@@ -154,32 +170,40 @@ type newFile struct {
 }
 
 // create writes the files, folders included; it overwrites nothing and removes what it made if one fails.
-func (s fileSet) create() (err error) {
+func (s fileSet) create() error {
+	_, err := s.make()
+	return err
+}
+
+// make is create for who may have to take it back.
+func (s fileSet) make() (undo func(), err error) {
 	var made []string
-	defer func() {
-		if err == nil {
-			return
-		}
+	takeBack := func() {
 		for _, path := range slices.Backward(made) {
 			// Best effort: the error that brought us here is the one to tell.
 			_ = os.Remove(path)
+		}
+	}
+	defer func() {
+		if err != nil {
+			takeBack()
 		}
 	}()
 	for _, f := range s {
 		folders, err := makeFolder(filepath.Dir(f.path))
 		made = append(made, folders...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := atomicfile.Create(f.path, f.data, f.perm); err != nil {
 			if errors.Is(err, os.ErrExist) {
-				return withHint(fmt.Errorf("%s exists already, nothing was changed", f.path), "move it away first, or choose another --dir")
+				return nil, withHint(fmt.Errorf("%s exists already, nothing was changed", f.path), "move it away first, or choose another --dir")
 			}
-			return err
+			return nil, err
 		}
 		made = append(made, f.path)
 	}
-	return nil
+	return takeBack, nil
 }
 
 // makeFolder makes a folder and its parents, private to the owner, and names those that were new.

@@ -128,11 +128,12 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitDone
 	}
+	problem := oneLine(strings.ReplaceAll(err.Error(), "\n", "; ")) // of several
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(w, "pinseal: %s\n", strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted"))
+		fmt.Fprintf(w, "pinseal: %s\n", strings.ReplaceAll(problem, context.Canceled.Error(), "interrupted"))
 		return exitInterrupted
 	}
-	fmt.Fprintf(w, "pinseal: %v\n", err)
+	fmt.Fprintf(w, "pinseal: %s\n", problem)
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}

@@ -141,7 +141,7 @@ func (d *demo) addNeighbour(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := made.files.create(); err != nil {
+	if err := made.create(pki.OpenJournal(d.layout.journal())); err != nil {
 		return err
 	}
 	config, err := os.OpenFile(d.layout.config, os.O_APPEND|os.O_WRONLY, 0)

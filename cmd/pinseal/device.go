@@ -11,7 +11,6 @@ import (
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
-	"pinseal/signing/encryption"
 )
 
 type deviceCmd struct {
@@ -32,8 +31,6 @@ type deviceAddCmd struct {
 	Host     string        `help:"Host under which the device reaches the node; default: as the operator does." placeholder:"HOST"`
 
 	HomeAssistant bool `help:"It is Home Assistant: let it see the node, and command the outputs that have a plain_topic."`
-
-	openKey *encryption.PublicKey
 }
 
 // Run lets the device join, or makes its keys for it.
@@ -63,17 +60,17 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 	if err := denyFormer(l, c.Name, std.clock()()); err != nil {
 		return err
 	}
-	files, err := c.files(l, cfg, std.clock()())
+	device, err := c.device(l, cfg, std.clock()())
 	if err != nil {
 		return err
 	}
-	if err := files.create(); err != nil {
+	if err := device.create(pki.OpenJournal(l.journal())); err != nil {
 		return err
 	}
 	if err := admit(l, c.Name); err != nil {
 		return err
 	}
-	if err := c.addRecipient(l); err != nil {
+	if err := c.addRecipient(l, device.openKey); err != nil {
 		return err
 	}
 	if err := c.share(); err != nil {
@@ -128,32 +125,29 @@ func (c *config) output(wanted string) (outputConfig, bool) {
 	return outputConfig{}, false
 }
 
-func (c *deviceAddCmd) files(l layout, cfg *config, now time.Time) (fileSet, error) {
+func (c *deviceAddCmd) device(l layout, cfg *config, now time.Time) (device newClient, err error) {
 	authority, err := readAuthority(l)
 	if err != nil {
-		return nil, err
+		return device, err
 	}
 	nodeKey, err := readSignKey(keyForCommands(signCredential, orDefault(cfg.Agent.SignKey, l.signKey())))
 	if err != nil {
-		return nil, err
+		return device, err
 	}
 	client, err := c.clientConfig(l, cfg)
 	if err != nil {
-		return nil, err
+		return device, err
 	}
 	shared, err := c.encryption(l, cfg, &client)
 	if err != nil {
-		return nil, err
+		return device, err
 	}
-	device, err := makeClient(c.Out, client, authority, nodeKey.Public(), "device add", c.Lifetime, now)
+	device, err = makeClient(c.Out, client, authority, nodeKey.Public(), "device add", c.Lifetime, now)
 	if err != nil {
-		return nil, err
+		return device, err
 	}
-	if err := pki.OpenJournal(l.journal()).Append(device.entry); err != nil {
-		return nil, err
-	}
-	c.openKey = device.openKey
-	return append(append(device.files, shared...), newFile{l.signer(c.Name), device.signKey.PEM(), 0o644}), nil
+	device.files = append(append(device.files, shared...), newFile{l.signer(c.Name), device.signKey.PEM(), 0o644})
+	return device, nil
 }
 
 // clientConfig takes host and port from the operator's bundle, which knows how the node is reached.

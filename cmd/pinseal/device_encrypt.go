@@ -127,10 +127,10 @@ func overlap(a, b string) bool {
 }
 
 // addRecipient has the node encrypt to the new device, and no longer to an earlier one of that name.
-func (c *deviceAddCmd) addRecipient(l layout) error {
+func (c *deviceAddCmd) addRecipient(l layout, key *encryption.PublicKey) error {
 	files := l.encryption()
 	if _, err := makeFolder(files.others); err != nil {
 		return err
 	}
-	return atomicfile.Write(files.publicKey(c.Name), c.openKey.PEM(), 0o644)
+	return atomicfile.Write(files.publicKey(c.Name), key.PEM(), 0o644)
 }

@@ -224,7 +224,7 @@ func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err 
 		return nil, nil, err
 	}
 	recipients := p.layout.encryption()
-	operator = append(made.files, newFile{clientFiles(bundle).publicKey(p.node), openKey.Public().PEM(), 0o644})
+	operator = append(made.files, made.issued, newFile{clientFiles(bundle).publicKey(p.node), openKey.Public().PEM(), 0o644})
 	return operator, append(node,
 		newFile{p.layout.decryptKey(), openKey.PEM(), 0o600},
 		newFile{recipients.publicKey(p.node), openKey.Public().PEM(), 0o644},

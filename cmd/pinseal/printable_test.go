@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -65,5 +66,14 @@ func TestControlLinesAreLines(t *testing.T) {
 	}
 	if want := []string{`STOP on x\nok`, "on \\x1b[2J\\u202e, ja: \u00fc\t."}; !slices.Equal(told, want) {
 		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+// An error is one line, of however many it is made, and whatever strangers' words are in it.
+func TestErrorsAreOneLine(t *testing.T) {
+	var out strings.Builder
+	report(&out, errors.Join(errors.New("one"), withHint(errors.New("two\x1b[31m"), "a cure")))
+	if want := "pinseal: one; two\\x1b[31m\nhint: a cure\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
 	}
 }
