@@ -59,7 +59,12 @@ func TestRevokedWhileItRenews(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- control.Run(ctx) }()
-	defer func() { stop(); <-ended }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
 
 	if code, said := revokeLost(t, l); code != exitDone {
 		t.Fatalf("%d: %s", code, said)

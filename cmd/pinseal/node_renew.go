@@ -302,7 +302,7 @@ func (c *caretaker) try(ctx context.Context, staged pki.Files) error {
 	go func() { served <- tls.Server(far, server.RenewalConfig(0)).HandshakeContext(ctx) }()
 	if err := tls.Client(near, client).HandshakeContext(ctx); err != nil {
 		cancel()
-		<-served // of this side there is nothing to tell
+		_ = <-served // of this side there is nothing to tell
 		return err
 	}
 	return <-served

@@ -118,7 +118,7 @@ type Server struct {
 	requests *counter[netip.Prefix]
 	wrong    *counter[netip.Prefix]
 	renewals *counter[string] // by name
-	issuing  sync.Mutex // what is checked before a certificate is signed still holds after
+	issuing  sync.Mutex       // what is checked before a certificate is signed still holds after
 }
 
 // NewServer makes a server. It starts nothing.
