@@ -152,7 +152,7 @@ func (c *caProtectCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(l.caKey(), text, 0o600); err != nil {
+	if err := atomicfile.WriteFor(l.caKey(), l.caKey(), text, 0o600); err != nil {
 		return err
 	}
 	if err := c.share(); err != nil {

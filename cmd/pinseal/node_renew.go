@@ -135,14 +135,14 @@ func (c *caretaker) takeOver() error {
 	if err != nil {
 		return fmt.Errorf("reading the broker's key: %w", err)
 	}
-	if err := atomicfile.Write(c.holder.Files.Key, key, 0o600); err != nil {
+	if err := atomicfile.WriteFor(c.layout.brokerKey(), c.holder.Files.Key, key, 0o600); err != nil {
 		return err
 	}
 	certificate, err := os.ReadFile(c.layout.brokerCert())
 	if err != nil {
 		return fmt.Errorf("reading the broker's certificate: %w", err)
 	}
-	return atomicfile.Write(c.holder.Files.Certificate, certificate, 0o644)
+	return atomicfile.WriteFor(c.layout.brokerKey(), c.holder.Files.Certificate, certificate, 0o644)
 }
 
 // keepCertified runs until ctx ends.
@@ -300,10 +300,12 @@ func (c *caretaker) try(ctx context.Context, staged pki.Files) error {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- tls.Server(far, server.RenewalConfig(0)).HandshakeContext(ctx) }()
-	if err := tls.Client(near, client).HandshakeContext(ctx); err != nil {
+	err = tls.Client(near, client).HandshakeContext(ctx)
+	if err != nil {
 		cancel()
-		_ = <-served // of this side there is nothing to tell
-		return err
 	}
-	return <-served
+	if other := <-served; err == nil { // that it was broken off is no news
+		err = other
+	}
+	return err
 }

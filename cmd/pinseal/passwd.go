@@ -7,8 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
-	"syscall"
 
 	"pinseal/broker/auth"
 	"pinseal/internal/atomicfile"
@@ -78,13 +78,11 @@ func (c *passwdCmd) write(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(c.File, text, info.Mode().Perm()); err != nil {
+	like, err := filepath.EvalSymlinks(c.File)
+	if err != nil {
 		return err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
-		return os.Chown(c.File, int(owner.Uid), int(owner.Gid))
-	}
-	return nil
+	return atomicfile.WriteFor(like, c.File, text, info.Mode().Perm())
 }
 
 const maxPasswordBytes = 65535 // MQTT 5.0 section 3.1.3.6

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Write replaces the file at path with data, creating it where it is missing.
@@ -19,7 +20,27 @@ import (
 // an error before the rename nothing changed and no temporary file is left.
 // Concurrent writers of one path do not disturb each other: the last rename wins.
 func Write(path string, data []byte, perm os.FileMode) error {
-	return publish(path, data, perm, os.Rename)
+	return publish(path, data, perm, nil, os.Rename)
+}
+
+// WriteFor is Write for a file that belongs with the one at like, which must
+// exist and may be at path itself: what root writes is its owner's and group's
+// from the beginning, and root locks nobody out of what is his.
+func WriteFor(like, path string, data []byte, perm os.FileMode) error {
+	info, err := os.Lstat(like)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return publish(path, data, perm, info, os.Rename)
+}
+
+// SameOwner gives an open file to the owner and the group of another. Who is not
+// root cannot, and need not: everything he makes is his own.
+func SameOwner(f *os.File, like os.FileInfo) error {
+	if to, ok := like.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		return f.Chown(int(to.Uid), int(to.Gid))
+	}
+	return nil
 }
 
 // Create is Write for a file that must not exist yet: where path exists, even
@@ -30,7 +51,7 @@ func Create(path string, data []byte, perm os.FileMode) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("creating %s: %w", path, os.ErrExist)
 	}
-	return publish(path, data, perm, func(tmp, path string) error {
+	return publish(path, data, perm, nil, func(tmp, path string) error {
 		// Unlike rename, link never replaces.
 		if err := os.Link(tmp, path); err != nil {
 			return err
@@ -40,10 +61,10 @@ func Create(path string, data []byte, perm os.FileMode) error {
 }
 
 // publish writes a synced temporary file beside path, moves it to its name and
-// syncs the folder.
-func publish(path string, data []byte, perm os.FileMode, move func(tmp, path string) error) error {
+// syncs the folder. like is whose it is to be, nil being our own.
+func publish(path string, data []byte, perm os.FileMode, like os.FileInfo, move func(tmp, path string) error) error {
 	folder := filepath.Dir(path)
-	tmp, err := writeTemporary(folder, filepath.Base(path), data, perm)
+	tmp, err := writeTemporary(folder, filepath.Base(path), data, perm, like)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -58,7 +79,7 @@ func publish(path string, data []byte, perm os.FileMode, move func(tmp, path str
 
 // writeTemporary returns the name of a new synced file in folder. The name
 // begins with a dot, so that a pattern such as *.pem does not see it.
-func writeTemporary(folder, base string, data []byte, perm os.FileMode) (name string, err error) {
+func writeTemporary(folder, base string, data []byte, perm os.FileMode, like os.FileInfo) (name string, err error) {
 	f, err := os.CreateTemp(folder, "."+base+".*.tmp")
 	if err != nil {
 		return "", err
@@ -70,6 +91,9 @@ func writeTemporary(folder, base string, data []byte, perm os.FileMode) (name st
 	}()
 	// The mode comes before the data: they are never readable by others in between.
 	err = f.Chmod(perm)
+	if err == nil && like != nil {
+		err = SameOwner(f, like)
+	}
 	if err == nil {
 		_, err = f.Write(data)
 	}

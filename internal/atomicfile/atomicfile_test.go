@@ -80,6 +80,37 @@ func TestLinkIsReplacedNotFollowed(t *testing.T) {
 	}
 }
 
+// Who is not root writes files of his own, and that is that; root leaves to others what is theirs.
+func TestOwnerStays(t *testing.T) {
+	dir := t.TempDir()
+	like, path := filepath.Join(dir, "like"), filepath.Join(dir, "file")
+	if err := atomicfile.WriteFor(like, path, nil, 0o600); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("like nothing: %v", err)
+	}
+	if err := os.WriteFile(like, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 12345, 12346
+		if err := os.Chown(like, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, to := range []string{path, like} {
+		if err := atomicfile.WriteFor(like, to, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Lstat(to)
+		if err != nil || info.Mode() != 0o600 {
+			t.Fatal(info.Mode(), err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != uid || int(stat.Gid) != gid {
+			t.Errorf("%s belongs to %d:%d, not to %d:%d", to, stat.Uid, stat.Gid, uid, gid)
+		}
+	}
+}
+
 func TestErrorsNameTheFileAndLeaveNothing(t *testing.T) {
 	dir := t.TempDir()
 	folder := filepath.Join(dir, "folder")

@@ -42,7 +42,10 @@ func (f *File) Shrink(least int64) (done bool, err error) {
 	if err != nil {
 		return false, Also(err, removeLeftover(f.copyPath()))
 	}
-	if err := os.Rename(f.copyPath(), f.path); err != nil {
+	if err = atomicfile.SameOwner(next.file, info); err == nil { // root may be looking at a service's database
+		err = os.Rename(f.copyPath(), f.path)
+	}
+	if err != nil {
 		return false, Also(Also(err, next.Close()), removeLeftover(f.copyPath()))
 	}
 	err = f.Close()

@@ -52,7 +52,7 @@ type Obtained struct {
 var ErrBusy = errors.New("another process is renewing this certificate")
 
 // Holder renews one certificate. Of those who do so at the same time, in however
-// many processes, one gets to.
+// many processes, one gets to. Where root does, the files stay their owners'.
 type Holder struct {
 	// Files are those in force. CA is replaced by the anchors that are obtained.
 	Files pki.Files
@@ -133,11 +133,11 @@ func (h *Holder) lock() (unlock func(), err error) {
 func (h *Holder) settle() error {
 	staged := h.staged()
 	key, err := readKey(staged.Key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("finishing a renewal: %w", pathError)
 	}
 	if err != nil {
-		return fmt.Errorf("finishing a renewal: %w", err)
+		return nil //nolint:nilerr // there is none, or a damaged one, which nextKey replaces
 	}
 	cert, err := h.Current()
 	if err != nil || !pki.Belongs(key, cert) {
@@ -196,7 +196,7 @@ func (h *Holder) nextKey() (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, atomicfile.Write(path, text, 0o600)
+	return key, atomicfile.WriteFor(h.Files.Key, path, text, 0o600)
 }
 
 // certified reports whether an earlier attempt got a certificate that is still worth trying.
@@ -215,11 +215,11 @@ func (h *Holder) certify(ctx context.Context, key crypto.Signer) error {
 	}
 	staged := h.staged()
 	if len(got.Anchors) > 0 && h.Files.CA != "" {
-		if err := atomicfile.Write(staged.CA, pki.EncodeCertificates(got.Anchors...), 0o644); err != nil {
+		if err := atomicfile.WriteFor(h.Files.CA, staged.CA, pki.EncodeCertificates(got.Anchors...), 0o644); err != nil {
 			return err
 		}
 	}
-	return atomicfile.Write(staged.Certificate, pki.EncodeCertificates(got.Chain...), 0o644)
+	return atomicfile.WriteFor(h.Files.Certificate, staged.Certificate, pki.EncodeCertificates(got.Chain...), 0o644)
 }
 
 // tryFiles are the staged ones, with the old anchors if there are no new ones.
@@ -241,7 +241,7 @@ func (h *Holder) exchange() error {
 			return fmt.Errorf("exchanging authorities: %w", err)
 		}
 		if !bytes.Equal(anchors, present) {
-			if err := atomicfile.Write(h.Files.CA, anchors, 0o644); err != nil {
+			if err := atomicfile.WriteFor(h.Files.CA, h.Files.CA, anchors, 0o644); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,6 +182,65 @@ func TestPowerCutDuringTheExchange(t *testing.T) {
 		b.try = nil
 		if err := b.Renew(t.Context()); err != nil || b.usable(b.Files) != nil {
 			t.Errorf("after step %d it cannot be renewed: %v", step, err)
+		}
+	}
+}
+
+// Of a staged key that is damaged nothing depends but the time of another attempt.
+func TestDamagedStagedKey(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if err := os.WriteFile(b.Attempted(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Settle(); err != nil {
+		t.Errorf("settling: %v", err)
+	}
+	before := b.serial()
+	if err := b.Renew(t.Context()); err != nil || b.usable(b.Files) != nil || b.serial() == before {
+		t.Errorf("renewing: %v", err)
+	}
+}
+
+// Root, who gives a command with somebody's bundle on the day that it is due, locks nobody out. As any other user the owner is the same anyway.
+func TestFilesStayTheirOwners(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	uid := os.Getuid()
+	files := []string{b.Files.Key, b.Files.Certificate, b.Files.CA}
+	for _, path := range files {
+		if uid != 0 {
+			break
+		}
+		if err := os.Chown(path, 12345, 12346); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uid == 0 {
+		uid = 12345
+	}
+	other, err := pki.CreateAuthority("other", begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Obtain = func(ctx context.Context, key crypto.Signer) (renewal.Obtained, error) {
+		got, err := b.certify(ctx, key)
+		got.Anchors = append(got.Anchors, other.Certificate())
+		return got, err
+	}
+	for _, fails := range []error{errors.New("not yet"), nil} {
+		b.try = fails
+		if err := b.Renew(t.Context()); (err == nil) != (fails == nil) {
+			t.Fatal(err)
+		}
+		for _, path := range append(files, b.leftovers()...) {
+			info, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != uid {
+				t.Errorf("%s belongs to %d, not to %d", path, stat.Uid, uid)
+			}
 		}
 	}
 }
