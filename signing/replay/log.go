@@ -246,11 +246,11 @@ func (l *logFile) checkEnd() error {
 func (l *logFile) begin(state logState) { l.state, l.next = state, 1 }
 
 // fits says whether the changes can be a batch: there is room for it, and none
-// of them is a deletion.
+// of them is a deletion, or telemetry, which after a Reset is urgent as well.
 func (l *logFile) fits(changes []change) bool {
 	n := batchHeader
 	for _, c := range changes {
-		if c.value == nil {
+		if c.value == nil || c.bucket == telemetry {
 			return false
 		}
 		n += loggedHeader + len(c.key) + len(c.value)

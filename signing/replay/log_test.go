@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -425,5 +426,38 @@ func TestLogCannotBeMade(t *testing.T) {
 	}
 	if o, err := ask(s, 2, digest("a")); o != replay.New || err != nil {
 		t.Errorf("after the disk came back: %v, %v", o, err)
+	}
+}
+
+// Telemetry that comes while its key is being reset does not get into the log, which is for commands.
+func TestTelemetryDuringReset(t *testing.T) {
+	opened, goOn := make(chan struct{}), make(chan struct{})
+	openFile := func(name string, flag int, perm os.FileMode) (*os.File, error) {
+		if flag&os.O_CREATE != 0 && strings.HasSuffix(name, ".log") {
+			close(opened)
+			<-goOn
+		}
+		return os.OpenFile(name, flag, perm)
+	}
+	p := path(t)
+	s := open(t, p, replay.Options{OpenFile: openFile, FlushEvery: time.Hour})
+	s.Telemetry("k", "t", 1, digest("a"))
+	first, reset := make(chan error), make(chan error)
+	go func() {
+		_, err := command("other", "led")(s, 1, digest("a"))
+		first <- err
+	}()
+	<-opened // the next commit waits for this one
+	go func() { reset <- s.Reset("k") }()
+	for s.Telemetry("k", "t", 1, digest("a")) != replay.New {
+		runtime.Gosched()
+	}
+	close(goOn)
+	if err := errors.Join(<-first, <-reset); err != nil {
+		t.Fatal(err)
+	}
+	after := open(t, copyState(t, p), replay.Options{})
+	if o := after.Telemetry("k", "t", 1, digest("a")); o != replay.Duplicate {
+		t.Errorf("%v", o)
 	}
 }
