@@ -44,9 +44,16 @@ const (
 	receiptDelay = 200 * time.Millisecond
 	// maxReceipts bounds what waits. Who gets none sends again, and is told then.
 	maxReceipts = 8192
-	// receiptBatch is how many numbers one message carries.
+	// receiptBatch is how many numbers of a topic stand together.
 	receiptBatch = 512
+	// receiptBytes is how much of them one message carries: encrypted to many, it still is a sealed message.
+	receiptBytes = 16 << 10
 )
+
+// size is as many bytes of JSON as it has at most: < becomes \u003c in a topic.
+func (m AcceptedMessages) size() int {
+	return len(`{"topic":"","seq":[]},`) + len(`\u003c`)*len(m.Topic) + len("9007199254740991,")*len(m.Sequences)
+}
 
 // signerKey is a key and whose it is.
 type signerKey struct{ signer, kid string }
@@ -117,12 +124,12 @@ func (a *Agent) sendReceipts() {
 	}
 }
 
-// sendReceipt sends one message for each batch of numbers.
+// sendReceipt sends as many messages as it takes.
 func (a *Agent) sendReceipt(key signerKey, accepted []AcceptedMessages) error {
 	for len(accepted) > 0 {
-		n, numbers := 0, 0
-		for n < len(accepted) && (n == 0 || numbers+len(accepted[n].Sequences) <= receiptBatch) {
-			numbers += len(accepted[n].Sequences)
+		n, size := 0, 0
+		for n < len(accepted) && (n == 0 || size+accepted[n].size() <= receiptBytes) {
+			size += accepted[n].size()
 			n++
 		}
 		now := a.cfg.Clock.Now()

@@ -78,6 +78,22 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
+// Many topics with long names do not fit into one sealed message.
+func TestReceiptsOfManyTopics(t *testing.T) {
+	n := startNode(t, setup{})
+	next := n.receipts()
+	const topics = 500
+	for i := range topics {
+		topic := fmt.Sprintf("telemetry/sensor-1/%0200d", i)
+		n.observer.PublishAsync(mqtt.Message{Topic: topic, Payload: n.sealed(t, "sensor", topic, `1`), QoS: 1}, nil)
+	}
+	for got := 0; got < topics; {
+		for _, a := range next().Accepted {
+			got += len(a.Sequences)
+		}
+	}
+}
+
 // A receipt that was lost comes again with the message.
 func TestReceiptForDuplicate(t *testing.T) {
 	n := startNode(t, setup{})
