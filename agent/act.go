@@ -24,6 +24,7 @@ type output struct {
 	plainRate *rate.Limiter
 	pressed   *route // of actions from inside the node
 
+	looking       sync.Mutex // at the actuator, for shown
 	shown         atomic.Pointer[actuator.Status]
 	state, status shown
 }
@@ -95,6 +96,8 @@ func (a *Agent) repermit(o *output, c *command) (ident, error) {
 // follow publishes what an output shows whenever it changes.
 func (a *Agent) follow(o *output) {
 	look := func() (was, is actuator.Status) {
+		o.looking.Lock() // or who was overtaken would show what has passed
+		defer o.looking.Unlock()
 		is = o.actuator.Status()
 		if old := o.shown.Swap(&is); old != nil {
 			was = *old
