@@ -195,6 +195,7 @@ func (p *PWM) Drive(level uint8) error {
 	if _, err := p.duty.WriteAt([]byte(strconv.FormatInt(int64(duty), 10)+"\n"), 0); err != nil {
 		return fmt.Errorf("setting PWM %s: %w", p.cfg.Channel, err)
 	}
+	p.level = max(p.level, level) // as it may be, until it is known
 	got, err := p.readDuty()
 	if err != nil {
 		return err
@@ -206,7 +207,7 @@ func (p *PWM) Drive(level uint8) error {
 	return nil
 }
 
-// Level is the level that was last confirmed.
+// Level is the level that was last confirmed, or a higher one that it may be at since.
 func (p *PWM) Level() uint8 { return p.level }
 
 // Close drives the exit state and lets go of the channel, which goes on like that. A second Close does nothing.

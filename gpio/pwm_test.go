@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,6 +114,39 @@ func TestPWM(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What cannot be read back may be on: who believed that it is off would not switch it off again.
+func TestPWMCannotBeRead(t *testing.T) {
+	folder := fakePWM(t)
+	p, err := gpio.OpenPWM(gpio.PWMConfig{Folder: folder, Channel: "pwmchip0/0", Frequency: 1000})
+	must(t, err)
+	duty := filepath.Join(folder, "pwmchip0", "pwm0", "duty_cycle")
+	blind(t, duty)
+	for _, level := range []uint8{128, 0} {
+		if err := p.Drive(level); err == nil || p.Level() != 128 {
+			t.Errorf("driven to %d: %v, level %d", level, err, p.Level())
+		}
+	}
+	if err := p.Close(); err == nil {
+		t.Error("closing succeeds")
+	}
+}
+
+// blind makes the open file at path one that takes what is written and gives nothing back.
+func blind(t *testing.T, path string) {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	must(t, err)
+	for _, fd := range open {
+		if target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name())); err == nil && target == path {
+			number, err := strconv.Atoi(fd.Name())
+			must(t, err, syscall.Dup3(int(null.Fd()), number, syscall.O_CLOEXEC))
+		}
+	}
+	must(t, null.Close())
 }
 
 // A channel that nobody has exported is; udev may take its time.
