@@ -112,7 +112,7 @@ type Box struct {
 	exposed                                       bool            // something waits in memory alone
 	dirty                                         time.Time       // since when done or emptied are not as on the disk; zero: they are
 	toldDisk, toldRefused, toldWaits, toldDropped seldom
-	again                                         time.Time // not before then is a disk asked again that refused
+	again, unread                                 time.Time // not before then is a disk asked again that refused to be written, to be read
 	stats                                         Stats
 }
 

@@ -118,6 +118,34 @@ func TestFullDiskWithRoomAgain(t *testing.T) {
 	})
 }
 
+// What lies on a disk that cannot be read for a while is not lost, and comes before what is newer.
+func TestDiskAwayAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var disk fillable
+		path, key := database(t), newKey(t)
+		for n := range uint64(3) { // three chunks
+			b := open(t, path, outbox.Options{})
+			put(t, b, seal(t, key, n+1))
+			closeBox(t, b)
+		}
+		b := open(t, path, outbox.Options{OpenFile: disk.OpenFile, Rate: fast})
+		disk.fill(t)
+		put(t, b, seal(t, key, 4)) // cannot be written, so that the database is opened anew for the rest
+		r, stop := receive(t, b, nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := b.Stats(); s.Waiting != 4 || s.Dropped != 0 {
+			t.Errorf("%+v", s)
+		}
+		disk.empty()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		wantNumbers(t, r.numbers(), 4)
+		stop()
+		closeBox(t, b)
+	})
+}
+
 // A disk that stays full does not fill the memory: the oldest go.
 func TestFullDiskAndMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,10 +3,13 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	"pinseal/internal/boltfile"
 )
 
 // Run publishes what waits until ctx ends. publish hands a message to the broker and calls done when the broker has it,
@@ -61,7 +64,10 @@ func (b *Box) due(now time.Time) (due []*item, next time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	next = b.flushDue(now)
-	b.fill()
+	b.fill(now)
+	if now.Before(b.unread) {
+		next = earlier(next, b.unread)
+	}
 	for _, i := range b.flying {
 		switch {
 		case i.published && !i.confirmed:
@@ -82,14 +88,16 @@ func (b *Box) due(now time.Time) (due []*item, next time.Time) {
 }
 
 // fill has as many messages fly as may. b.mu is held.
-func (b *Box) fill() {
+func (b *Box) fill(now time.Time) {
 	for len(b.flying) == 0 || b.flights-b.flying[0].flight < Window {
 		switch {
 		case len(b.loaded) > 0:
 			b.fly(b.loaded[0])
 			b.loaded = b.loaded[1:]
 		case len(b.chunks) > 0:
-			b.load()
+			if !b.load(now) {
+				return // what is newer waits behind it
+			}
 		case len(b.recent) > 0:
 			i := b.recent[0]
 			b.recent = b.recent[1:]
@@ -107,16 +115,25 @@ func (b *Box) fly(i *item) {
 	b.flying = append(b.flying, i)
 }
 
-// load takes the oldest chunk from the disk. b.mu is held.
-func (b *Box) load() {
+// load takes the oldest chunk from the disk, or gives up one that is damaged. It reports whether either was possible: a
+// disk that cannot be read now may be read later. b.mu is held.
+func (b *Box) load(now time.Time) bool {
+	if now.Before(b.unread) {
+		return false
+	}
 	c := b.chunks[0]
-	b.chunks = b.chunks[1:]
 	items, err := b.store.load(c)
+	if err != nil && !errors.Is(err, boltfile.ErrDamaged) {
+		b.disk("the outbox cannot be read; what waits on the disk goes on waiting", err)
+		b.unread = now.Add(diskRetry)
+		return false
+	}
+	b.chunks = b.chunks[1:]
 	if err != nil {
 		b.log.Error("telemetry lost: the outbox is damaged", "messages", c.left, "error", err)
 		b.stats.Dropped += b.resting(c)
 		b.discard(c)
-		return
+		return true
 	}
 	flies := map[uint64]bool{}
 	for _, i := range b.flying {
@@ -127,6 +144,7 @@ func (b *Box) load() {
 			b.loaded = append(b.loaded, i)
 		}
 	}
+	return true
 }
 
 // flushDue writes to the disk when it is time, and returns when it will be the next time. b.mu is held.
@@ -156,7 +174,7 @@ func (b *Box) flushDue(now time.Time) (next time.Time) {
 	}
 	if err := b.flush(); err != nil {
 		b.disk("the outbox cannot be written; what waits is in memory alone", err)
-		b.again = now.Add(flushRetry)
+		b.again = now.Add(diskRetry)
 		return b.again
 	}
 	return now.Add(b.options.FlushEvery)
@@ -179,8 +197,8 @@ func (b *Box) unstored() (items []*item) {
 	return items
 }
 
-// flushRetry is how long a disk that refused is left alone.
-const flushRetry = 5 * time.Second
+// diskRetry is how long a disk that refused is left alone.
+const diskRetry = 5 * time.Second
 
 // flush brings the disk up to date and empties the journal. b.mu is held.
 func (b *Box) flush() error {
