@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -143,29 +144,35 @@ func (a *Agent) sendVerdicts() {
 			batch = append(batch, <-a.verdicts)
 		}
 		if err := a.sendBatch(batch); err != nil {
-			a.stats.unanswered.Add(uint64(len(batch)))
 			a.cfg.Log.Error("cannot seal verdicts", "error", err)
 		}
 	}
 }
 
-func (a *Agent) sendBatch(batch []verdict) error {
+// sendBatch goes on after an error, which may be about one signer's verdicts alone: nobody to encrypt them to.
+func (a *Agent) sendBatch(batch []verdict) (failed error) {
 	now := a.cfg.Clock.Now()
 	first, err := a.cfg.Sequence.Reserve(now, uint64(len(batch)))
 	if err != nil {
+		a.stats.unanswered.Add(uint64(len(batch)))
 		return err
 	}
 	for i, v := range batch {
-		msg, err := json.Marshal(v.Verdict)
-		if err != nil {
-			return err
-		}
-		c := signing.Claims{Topic: VerdictTopic(a.cfg.Node, v.signer), IssuedAt: now, Sequence: first + uint64(i), Message: msg}
-		if err := a.publishSealed(c, false, a.countUnanswered); err != nil {
-			return err
+		if err := a.sendVerdict(v, now, first+uint64(i)); err != nil {
+			a.countUnanswered(err)
+			failed = err
 		}
 	}
-	return nil
+	return failed
+}
+
+func (a *Agent) sendVerdict(v verdict, now time.Time, number uint64) error {
+	msg, err := json.Marshal(v.Verdict)
+	if err != nil {
+		return err
+	}
+	c := signing.Claims{Topic: VerdictTopic(a.cfg.Node, v.signer), IssuedAt: now, Sequence: number, Message: msg}
+	return a.publishSealed(c, false, a.countUnanswered)
 }
 
 func (a *Agent) countUnanswered(err error) {
