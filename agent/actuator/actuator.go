@@ -193,19 +193,24 @@ func (a *Actuator) tell() {
 	}
 }
 
-// Close ends what the actuator does and keeps what is to outlive it. The line stays as it is: its exit level is its
-// driver's. A second Close does nothing.
-func (a *Actuator) Close() error {
+// Stop ends what the actuator does: it drives nothing any more. The line stays as it is: its exit level is its driver's.
+func (a *Actuator) Stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return nil
-	}
 	a.closed = true
 	a.timer.Stop()
+}
+
+// Close is Stop, and keeps what is to outlive the actuator: the disk may take its time for that. A second Close does
+// nothing.
+func (a *Actuator) Close() error {
+	a.Stop()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.saveAt == never {
 		return nil
 	}
+	a.saveAt = never
 	return a.save(a.machine.Record(a.now()))
 }
 

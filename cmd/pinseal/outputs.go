@@ -149,11 +149,16 @@ func (n *node) tellHealth(ok bool) {
 	}
 }
 
-// closeOutputs drives every output to its exit level; a second time it does nothing.
+// closeOutputs drives every output to its exit level, and then keeps what is to outlive the node: the disk may take its
+// time. A second time it does nothing.
 func (n *node) closeOutputs() error {
 	var errs []error
 	for _, o := range n.outputs {
-		errs = append(errs, o.Close(), o.line.Close())
+		o.Stop()
+		errs = append(errs, o.line.Close())
+	}
+	for _, o := range n.outputs {
+		errs = append(errs, o.Close())
 	}
 	return errors.Join(errs...)
 }

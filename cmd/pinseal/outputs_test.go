@@ -70,3 +70,44 @@ func TestOutputsOfADeafNode(t *testing.T) {
 		wait(0, gpio.Low, gpio.High)
 	})
 }
+
+// slowDisk is a Store that tells what its test wants to know while it saves.
+type slowDisk struct{ saving func() }
+
+func (d slowDisk) Save(actuator.Record) error {
+	d.saving()
+	return nil
+}
+
+// The disk may take its time for what an output was: the lines do not wait for it.
+func TestOutputsGoOffBeforeTheyAreKept(t *testing.T) {
+	chip, n, saved := gpiotest.New(), &node{}, 0
+	for _, name := range []string{"GPIO17", "GPIO18"} {
+		line, err := gpio.OpenOutput(chip, gpio.OutputConfig{Line: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := slowDisk{func() {
+			saved++
+			if chip.Level("GPIO17") != gpio.Low || chip.Level("GPIO18") != gpio.Low {
+				t.Error("a line is still on")
+			}
+		}}
+		a, err := actuator.New(actuator.Config{Name: name, Driver: line, Store: disk, Restore: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.outputs = append(n.outputs, &nodeOutput{Actuator: a, line: line})
+	}
+	for _, o := range n.outputs {
+		if _, err := o.Do(actuator.Command{Action: actuator.On}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.closeOutputs(); err != nil {
+		t.Error(err)
+	}
+	if saved != len(n.outputs) {
+		t.Errorf("kept %d times", saved)
+	}
+}
