@@ -22,9 +22,11 @@ type Config struct {
 	Version string // of this program
 	// Availability is the topic that says online and offline.
 	Availability string
-	Outputs      []Output
-	Inputs       []Input
-	Sensors      []Sensor
+	// States are the topics on which the node's outputs are shown, retained: also of those that are left out here.
+	States  []string
+	Outputs []Output
+	Inputs  []Input
+	Sensors []Sensor
 }
 
 // Entity is what outputs, inputs and sensors have in common.
@@ -72,25 +74,31 @@ type Message struct {
 // Announced is what Home Assistant was told, to be kept until the next time.
 type Announced struct {
 	Topic      string            `json:"topic"`
-	Components map[string]string `json:"components"` // their platforms
+	Components map[string]string `json:"components"`       // their platforms
+	States     []string          `json:"states,omitempty"` // see [Config]
 }
 
 // Topic is where the node's device is announced.
 func (c Config) Topic() string { return c.Prefix + "/device/" + c.Node + "/config" }
 
 // Announce makes the messages that bring Home Assistant from what it was told before to what there is now, and what it
-// will have been told then. A nil now is nothing at all.
+// will have been told then. What an output that is gone had shown is deleted, too. A nil now is nothing at all.
 func Announce(now *Config, before Announced) ([]Message, Announced, error) {
 	var messages []Message
 	if before.Topic != "" && (now == nil || before.Topic != now.Topic()) {
 		messages = append(messages, Message{Topic: before.Topic})
-		before = Announced{}
+		before = Announced{States: before.States}
 	}
 	if now == nil {
 		return messages, Announced{}, nil
 	}
 	d := now.device()
-	after := Announced{Topic: now.Topic(), Components: d.platforms()}
+	after := Announced{Topic: now.Topic(), Components: d.platforms(), States: now.States}
+	for _, topic := range before.States {
+		if !slices.Contains(after.States, topic) {
+			messages = append(messages, Message{Topic: topic})
+		}
+	}
 	gone := maps.Clone(before.Components)
 	maps.DeleteFunc(gone, func(id, _ string) bool { return after.Components[id] != "" })
 	if len(gone) > 0 {

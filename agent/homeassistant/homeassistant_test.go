@@ -110,6 +110,32 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+// TestStatesOfOutputsThatAreGone: what they had shown is retained, and deleted once; also where the device moves.
+func TestStatesOfOutputsThatAreGone(t *testing.T) {
+	now := node()
+	now.States = []string{"pinseal/raspiflow/led/state", "pinseal/raspiflow/gate/state", "pinseal/raspiflow/hidden/state"}
+	messages, before := announce(t, &now, homeassistant.Announced{})
+	if len(messages) != 1 {
+		t.Errorf("at first there are %d messages", len(messages))
+	}
+	now.States = now.States[:1]
+	now.Prefix = "ha"
+	messages, after := announce(t, &now, before)
+	var deleted []string
+	for _, m := range messages {
+		if len(m.Payload) == 0 {
+			deleted = append(deleted, m.Topic)
+		}
+	}
+	want := []string{"homeassistant/device/raspiflow/config", "pinseal/raspiflow/gate/state", "pinseal/raspiflow/hidden/state"}
+	if !slices.Equal(deleted, want) {
+		t.Errorf("deleted: %q, not %q", deleted, want)
+	}
+	if again, _ := announce(t, &now, after); len(again) != 1 {
+		t.Errorf("the next time there are %d messages", len(again))
+	}
+}
+
 // TestRemoval: what is gone is said to be gone, and then left out; a device that is gone is deleted.
 func TestRemoval(t *testing.T) {
 	all := node()

@@ -95,6 +95,7 @@ func (c *config) homeAssistant() homeassistant.Config {
 		Availability: agent.AvailabilityTopic(node),
 	}
 	for _, o := range c.Outputs {
+		h.States = append(h.States, agent.StateTopic(node, string(o.Name)), agent.StatusTopic(node, string(o.Name)))
 		if e := c.entity("output", o.Name); !e.Hide && !c.encrypts(agent.StateTopic(node, string(o.Name))) {
 			h.Outputs = append(h.Outputs, c.outputEntity(o, e))
 		}
