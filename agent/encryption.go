@@ -77,11 +77,14 @@ func (c *command) openCommand(o *output) error {
 	return c.open(c.policy.encrypted[o])
 }
 
+// EncryptedOnly is the detail of a verdict on what should have been encrypted.
+const EncryptedOnly = "this topic takes encrypted messages only"
+
 func (j *job) open(demanded bool) error {
 	msg := j.message.JSON()
 	switch {
 	case !encryption.Encrypted(msg) && demanded:
-		return signing.Refuse(signing.ReasonNotPermitted, "this topic takes encrypted messages only")
+		return signing.Refuse(signing.ReasonNotPermitted, EncryptedOnly)
 	case !encryption.Encrypted(msg):
 		j.value = msg
 		return nil

@@ -75,7 +75,7 @@ func choose(devices []*device, which string) []*device {
 
 func noChip(devices []*device, which string) error {
 	if len(devices) == 0 {
-		return fmt.Errorf("%w: this machine has no /dev/gpiochip*; use the simulated chip to try without", ErrNoChip)
+		return fmt.Errorf("%w: this machine has no /dev/gpiochip*", ErrNoChip)
 	}
 	var there []string
 	for _, d := range devices {

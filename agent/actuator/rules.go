@@ -86,5 +86,5 @@ func refused(rule, format string, args ...any) error {
 
 // inSeconds words a length of time: "600 s", "0.25 s".
 func inSeconds(d time.Duration) string {
-	return fmt.Sprintf("%v s", max(d, time.Millisecond).Round(time.Millisecond).Seconds())
+	return fmt.Sprintf("%v s", float64(max(d, time.Millisecond).Round(time.Millisecond).Milliseconds())/1000) // Seconds says 1.6680000000000001
 }

@@ -177,6 +177,7 @@ func TestRules(t *testing.T) {
 		{"min_on, thought over", actuator.Rules{MinOn: time.Second}, []act{{0, on, ""}, {300, off, "delayed by 0.7 s by min_on"}, {500, on, ""}}, 5000, "0:1"},
 		{"min_on of a pulse", actuator.Rules{MinOn: time.Second}, []act{{0, `{"state":"ON","pulse":0.5}`, "lengthened to 1 s by min_on"}}, 5000, "0:1 1000:0"},
 		{"min_on of a blinking", actuator.Rules{MinOn: time.Second}, []act{{0, blinking, "by min_on: this is on for only 0.2 s at a time"}}, 5000, ""},
+		{"the rest in thousandths", actuator.Rules{MinOff: 2 * time.Second}, []act{{332, on, "by min_off: it may be switched on in 1.668 s"}}, 5000, ""},
 		{"min_off from the start", actuator.Rules{MinOff: time.Second}, []act{{300, on, "by min_off: it may be switched on in 0.7 s"}, {1000, on, ""}}, 5000, "1000:1"},
 		{
 			"min_off",

@@ -93,7 +93,7 @@ func readPassphrase() ([]byte, error) {
 		return nil, withHint(errors.New("the authority's key is under a passphrase"), "give it as systemd's credential %s, or in %s", passphraseCredential, passphraseVariable)
 	}
 	fmt.Fprint(os.Stderr, "Passphrase of the authority's key: ")
-	text, err := term.ReadPassword(int(os.Stdin.Fd()))
+	text, err := readUnseen(os.Stdin)
 	fmt.Fprintln(os.Stderr)
 	if err != nil {
 		return nil, fmt.Errorf("reading the passphrase: %w", err)

@@ -255,7 +255,22 @@ func (c *client) explain(err error) error {
 	if problem, hint := pki.Explain(err); hint != "" {
 		return withHint(fmt.Errorf("connecting to %s: %s", c.Host, problem), "%s", hint)
 	}
-	return withHint(fmt.Errorf("connecting to %s: %w", c.Host, err), "is the node running? pinseal run prints its address when it is ready")
+	err = fmt.Errorf("connecting to %s: %w", c.Host, err)
+	if _, unknown := errors.AsType[*net.DNSError](err); unknown {
+		return withHint(err, "give the node's address: -h ADDRESS; names ending in .local need avahi and libnss-mdns")
+	}
+	if errors.Is(err, mqtt.ErrNotAuthorised) {
+		return withHint(err, "%s", c.refusalHint())
+	}
+	return withHint(err, "is the node running? pinseal run prints its address when it is ready")
+}
+
+// refusalHint is the likely cure where the broker does not want this client.
+func (c *client) refusalHint() string {
+	if c.Username != "" && c.Cert != "" {
+		return "the certificate says who you are: leave -u and -P out"
+	}
+	return "the node's log says why; whoever was revoked has to join again"
 }
 
 // readSigners gives the keys that signatures are verified with.
@@ -263,5 +278,9 @@ func (c *client) readSigners() (*signing.Keyring, error) {
 	if c.Signers == "" {
 		return nil, usageError(withHint(errors.New("no public keys to verify with"), "--bundle FOLDER, or --signers FOLDER with the node's public key in NODE.pem"))
 	}
-	return signing.ReadKeyring(c.Signers)
+	keys, err := signing.ReadKeyring(c.Signers)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, withHint(err, "a bundle is copied with all that is in it, the folder signers too")
+	}
+	return keys, err
 }

@@ -129,7 +129,10 @@ func askNodeLines(ctx context.Context, path string, while time.Duration, each fu
 		return errNotRunning
 	}
 	if err != nil {
-		return fmt.Errorf("reaching the running node: %w", err)
+		if dial, ok := errors.AsType[*net.OpError](err); ok {
+			err = dial.Err // without the short name
+		}
+		return fmt.Errorf("reaching the running node: %s: %w", path, err)
 	}
 	defer conn.Close() //nolint:errcheck // the answer has been read by then
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

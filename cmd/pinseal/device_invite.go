@@ -35,7 +35,9 @@ func (c *deviceAddCmd) invite(std streams, l layout, cfg *config) error {
 	if err := c.admitBack(l, cfg, std.clock()()); err != nil {
 		return err
 	}
-	fmt.Fprintln(std.out, invitation)
+	if _, err := fmt.Fprintln(std.out, invitation); err != nil { // nobody has it
+		return err
+	}
 	if drawQR(std.out, invitation.String()) {
 		fmt.Fprintf(std.out, "on %s, within %s: pinseal device join LINE\n", c.Name, time.Duration(cfg.Enrol.CodeLifetime))
 	}
@@ -72,21 +74,24 @@ func (c *deviceAddCmd) admitBack(l layout, cfg *config, now time.Time) error {
 	return nil
 }
 
-// drawQR draws a text for a camera if out is a terminal, and reports whether it is one.
+// drawQR draws a text for a camera if out is a terminal that is wide enough, and reports whether it is one.
 func drawQR(out io.Writer, text string) bool {
 	file, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return false
 	}
-	if code, err := qr.Encode(text, qr.L); err == nil { // a line fits
+	columns, _, sizeErr := term.GetSize(int(file.Fd()))
+	code, err := qr.Encode(text, qr.L) // a line fits
+	if err == nil && (sizeErr != nil || columns == 0 || code.Size+2*quiet <= columns) {
 		fmt.Fprint(out, halfBlocks(code.Size, code.Black))
 	}
 	return true
 }
 
+const quiet = 4 // modules around a code, ISO/IEC 18004 section 6.3.8
+
 // halfBlocks draws two rows of modules in one of text, light on whatever the terminal has: colours are given for both.
 func halfBlocks(size int, black func(x, y int) bool) string {
-	const quiet = 4 // modules around it, ISO/IEC 18004 section 6.3.8
 	var text strings.Builder
 	for y := -quiet; y < size+quiet; y += 2 {
 		text.WriteString("\x1b[30;47m")

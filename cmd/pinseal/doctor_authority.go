@@ -20,7 +20,7 @@ const authorityNotice = 180 * 24 * time.Hour
 // authority looks whether certificates go on being issued: who signs them, until when, and what is half done.
 func (n *nodeChecks) authority(ctx context.Context) (string, error) {
 	if n.elsewhere() {
-		return "the broker is elsewhere", nil
+		return brokerElsewhere, nil
 	}
 	anchors, err := readAnchors(n.layout)
 	if err != nil {

@@ -11,6 +11,9 @@ import (
 
 // What the checks of a node look at where its broker is elsewhere, as on a machine with nothing but sensors.
 
+// brokerElsewhere is the finding of what there is nothing to look at for.
+const brokerElsewhere = "the broker is elsewhere"
+
 func (n *nodeChecks) elsewhere() bool { return n.config.Agent.Broker != "" }
 
 func (n *nodeChecks) clientKey() string { return keyForCommands(agentCredential, n.config.Agent.Key) }

@@ -11,6 +11,9 @@ import (
 
 // joining looks for what would keep devices from joining, and at the journal of what was issued.
 func (n *nodeChecks) joining(context.Context) (string, error) {
+	if n.elsewhere() {
+		return brokerElsewhere, nil
+	}
 	history, err := pki.ReadJournal(n.layout.journal())
 	if err != nil {
 		return "", withHint(err, "nothing is issued behind a damaged line, and what follows it cannot be believed: restore the file from a backup")

@@ -81,7 +81,7 @@ func (n *nodeChecks) configuration(context.Context) (string, error) {
 // logins reads what clients without a certificate are judged by, and the rules in a file of their own.
 func (n *nodeChecks) logins(context.Context) (string, error) {
 	if n.elsewhere() {
-		return "the broker is elsewhere", nil
+		return brokerElsewhere, nil
 	}
 	if _, err := n.config.brokerPolicy(); err != nil {
 		return "", err
@@ -199,7 +199,7 @@ func (n *nodeChecks) certificate(context.Context) (string, error) {
 // names compares the certificate with what this machine is called now: addresses change.
 func (n *nodeChecks) names(context.Context) (string, error) {
 	if n.elsewhere() {
-		return "the broker is elsewhere", nil
+		return brokerElsewhere, nil
 	}
 	certificate, err := readCertificate(n.certificateFiles().Certificate)
 	if err != nil {

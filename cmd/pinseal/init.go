@@ -78,8 +78,12 @@ func (c *initCmd) Run(std streams) error {
 	fmt.Fprintf(std.out, "node %s is ready to run\n", p.node)
 	fmt.Fprintf(std.out, "  configuration  %s\n", p.layout.config)
 	fmt.Fprintf(std.out, "  operator       %s\n", p.operatorBundle())
-	fmt.Fprintf(std.out, "next: %s\n", c.next())
-	fmt.Fprintf(std.out, "then: pinseal pub --bundle %s -t %s -m 1\n", p.operatorBundle(), p.topic)
+	sudo := ""
+	if os.Getenv("SUDO_UID") != "" { // what was made is root's
+		sudo = "sudo "
+	}
+	fmt.Fprintf(std.out, "next: %s%s\n", sudo, c.next())
+	fmt.Fprintf(std.out, "then: %spinseal pub --bundle %s -t %s -m 1\n", sudo, p.operatorBundle(), p.topic)
 	return nil
 }
 

@@ -56,7 +56,7 @@ func newInstallPlan(program []byte, root, prefix string) (*installPlan, error) {
 func archOf(program []byte) (string, error) {
 	file, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {
-		return "", fmt.Errorf("the program to install is not one: %w", err)
+		return "", withHint(errors.New("the program to install is none for Linux"), "--binary FILE names a pinseal that make build has made")
 	}
 	switch file.Machine {
 	case elf.EM_ARM:

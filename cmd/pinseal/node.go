@@ -100,7 +100,11 @@ func openChip(which string, l layout) (gpio.Chip, error) {
 	if which == "sim" {
 		return gpio.OpenSim(l.lines())
 	}
-	return gpio.OpenChip(which)
+	chip, err := gpio.OpenChip(which)
+	if errors.Is(err, gpio.ErrNoChip) {
+		err = withHint(err, `chip under [gpio] in pinseal.toml, or --chip where a command has it, names one; "sim" simulates one`)
+	}
+	return chip, err
 }
 
 // defaultTelemetryFlush is how long the numbers of accepted telemetry stay in memory. At one message a second, every 5 s
@@ -440,7 +444,7 @@ func (n *node) handleControl(ctx context.Context, words []string, tell func(stri
 func readSignKey(path string) (*signing.PrivateKey, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("reading the signing key: %w", err), "pinseal init makes one; its owner must be the user that runs this")
+		return nil, withHint(fmt.Errorf("reading the signing key: %w", err), "pinseal init and pinseal device add make one; a bundle is copied with all that is in it, and its owner must be the user that runs this")
 	}
 	key, err := signing.ParsePrivateKey(data)
 	if err != nil {

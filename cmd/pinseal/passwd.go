@@ -2,13 +2,16 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"pinseal/broker/auth"
 	"pinseal/internal/atomicfile"
@@ -100,7 +103,7 @@ func readPassword(std streams) (string, error) {
 	var typed [2]string
 	for i, prompt := range []string{"Password: ", "Reenter password: "} {
 		fmt.Fprint(std.err, prompt)
-		text, err := term.ReadPassword(int(terminal.Fd()))
+		text, err := readUnseen(terminal)
 		fmt.Fprintln(std.err)
 		if err != nil {
 			return "", fmt.Errorf("reading the password: %w", err)
@@ -111,6 +114,31 @@ func readPassword(std streams) (string, error) {
 		return "", errors.New("the passwords do not match")
 	}
 	return checkPassword(typed[0])
+}
+
+// readUnseen reads a line from a terminal that does not show it. Ctrl-C leaves a terminal that shows again what is typed.
+func readUnseen(terminal *os.File) ([]byte, error) {
+	before, err := term.GetState(int(terminal.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() { // until the process ends, if nothing is typed
+		text, err := term.ReadPassword(int(terminal.Fd()))
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), term.Restore(int(terminal.Fd()), before))
+	}
 }
 
 func checkPassword(password string) (string, error) {

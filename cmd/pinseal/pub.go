@@ -296,8 +296,11 @@ func verdictHint(v agent.Verdict, c *client) string {
 	case signing.ReasonStale, signing.ReasonFuture:
 		return "set this machine's clock: timedatectl set-ntp true"
 	case signing.ReasonNotPermitted:
-		if strings.HasPrefix(v.Detail, "by ") {
+		switch {
+		case strings.HasPrefix(v.Detail, "by "):
 			return "a safety rule of the output wins over every command: docs/outputs.md"
+		case v.Detail == agent.EncryptedOnly:
+			return fmt.Sprintf("--encrypt-to %s, or copy the [[encrypt]] blocks of the node's pinseal.toml to client.toml in the bundle", c.Node)
 		}
 		return fmt.Sprintf("a [[permit]] in the node's pinseal.toml must give signer %q this output and action, then reload it", c.Name)
 	case signing.ReasonReplay:
