@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"pinseal/internal/mqtt"
@@ -16,14 +17,15 @@ const maxUnacknowledged = 64
 // pipeline publishes in order without waiting for each acknowledgement.
 type pipeline struct {
 	mqtt *mqtt.Client
+	log  *slog.Logger
 	free chan struct{}
 
 	mu  sync.Mutex
 	err error // of the first message that could not be published
 }
 
-func newPipeline(m *mqtt.Client) *pipeline {
-	return &pipeline{mqtt: m, free: make(chan struct{}, maxUnacknowledged)}
+func newPipeline(m *mqtt.Client, log *slog.Logger) *pipeline {
+	return &pipeline{mqtt: m, log: log, free: make(chan struct{}, maxUnacknowledged)}
 }
 
 // send hands a message over; it waits only while too many are unacknowledged.
@@ -38,6 +40,9 @@ func (p *pipeline) send(ctx context.Context, m mqtt.Message) error {
 		p.err = errors.Join(p.err, err)
 		p.mu.Unlock()
 		<-p.free
+		if err == nil {
+			p.log.Info("acknowledged", "topic", m.Topic)
+		}
 	})
 	return p.failed()
 }

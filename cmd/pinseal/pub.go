@@ -170,7 +170,7 @@ func (p *publisher) plain(ctx context.Context, source func() ([]byte, error)) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, connection.Close()) }()
-	pipe := newPipeline(connection)
+	pipe := newPipeline(connection, p.client.log)
 	for {
 		message, err := source()
 		if err != nil {
@@ -248,7 +248,7 @@ func (p *publisher) patience() time.Duration { return time.Duration(p.Wait * flo
 
 // unanswered publishes without waiting for more than the broker's acknowledgements.
 func (p *publisher) unanswered(ctx context.Context, source func() ([]byte, error)) error {
-	pipe := newPipeline(p.commander.mqtt)
+	pipe := newPipeline(p.commander.mqtt, p.client.log)
 	for {
 		text, err := source()
 		if err != nil {
