@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -385,12 +386,9 @@ func (n *node) Reload() error {
 	if err != nil {
 		return err
 	}
-	for _, s := range n.servers {
-		if s == nil {
-			continue
-		}
-		if err := s.Use(n.config.tlsFiles(n.layout)); err != nil { // renewed, they may lie elsewhere
-			return explainTLS(err)
+	if slices.ContainsFunc(n.servers, func(s *pki.Server) bool { return s != nil }) {
+		if _, err := n.loadServer(tls.VersionTLS13); err != nil { // before anything takes effect
+			return err
 		}
 	}
 	if err := n.agent.SetPolicy(policy); err != nil {
@@ -402,6 +400,11 @@ func (n *node) Reload() error {
 		}
 		n.broker.SetLimits(cfg.Limits.limits())
 		n.logins.set(newLogins) // before the sessions are judged by them
+	}
+	if err := n.useCertificates(); err != nil {
+		return err
+	}
+	if n.broker != nil {
 		n.broker.Recheck(n.checkCertificate)
 	}
 	n.current.Store(cfg)
@@ -410,6 +413,19 @@ func (n *node) Reload() error {
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	n.warnOfRestart(cfg)
 	n.tellCaretaker()
+	return nil
+}
+
+// useCertificates has all listeners read their files again.
+func (n *node) useCertificates() error {
+	for _, s := range n.servers {
+		if s == nil {
+			continue
+		}
+		if err := s.Use(n.config.tlsFiles(n.layout)); err != nil { // renewed, they may lie elsewhere
+			return explainTLS(err)
+		}
+	}
 	return nil
 }
 

@@ -196,13 +196,8 @@ func (c *caretaker) look(ctx context.Context) error {
 	}
 	c.loading.Lock()
 	defer c.loading.Unlock()
-	for _, s := range c.servers {
-		if s == nil {
-			continue
-		}
-		if err := s.Use(c.config.tlsFiles(c.layout)); err != nil {
-			return explainTLS(err)
-		}
+	if err := c.useCertificates(); err != nil {
+		return err
 	}
 	c.files.Set(c.current.Load().files(c.layout))
 	c.log.Info("the broker's certificate was renewed, sessions go on", "because", reason)
