@@ -19,6 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,6 +216,39 @@ func TestGuessing(t *testing.T) {
 	n.advance(time.Minute)
 	if got := try(code); got.status != http.StatusOK {
 		t.Errorf("a minute later: %d %s", got.status, got.body)
+	}
+}
+
+// Guesses that come at the same time are counted as others are.
+func TestGuessingAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	var looked atomic.Int32
+	n := newNode(t, func(n *node) {
+		n.config.Limits.MaxConnections, n.config.Limits.MaxConnectionsPerAddress = 64, 64
+		n.config.Operator = func(string) (string, error) {
+			looked.Add(1)
+			time.Sleep(time.Millisecond) // as one reads a file
+			return "", &pki.RefusedError{Reason: enrol.ReasonWrongToken, Err: errors.New("unknown")}
+		}
+	})
+	client, text := n.client(nil), body(t, map[string]string{"csr": csr(t, "sensor-7", newKey(t))})
+	var asked sync.WaitGroup
+	for range 32 {
+		asked.Go(func() { n.post(client, sensor7, asJSON, text, bearer()) })
+	}
+	asked.Wait()
+	if got := int(looked.Load()); got != enrol.DefaultLimits().MaxWrongCodes {
+		t.Errorf("%d wrong tokens were looked at", got)
+	}
+}
+
+// Strangers choose what is asked for, and not how much of it is in the log.
+func TestLogOfLongPaths(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	got := n.post(n.client(nil), "/sign/"+strings.Repeat("x", 4000)+"/pkcs10", asJSON, "{}", nil)
+	if got.reason() != pki.ReasonMalformed || len(n.logged()) > 500 {
+		t.Errorf("%d, %d bytes in the log", got.status, len(n.logged()))
 	}
 }
 

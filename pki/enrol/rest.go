@@ -140,14 +140,11 @@ func (s *Server) operator(r *http.Request) (string, error) {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return "", refuse(ReasonWrongToken, "authorization here is an operator's bearer token")
 	}
-	from, now := origin(r.RemoteAddr), s.cfg.Now()
-	if !s.wrong.allows(from, now) {
-		return "", refuse(ReasonRateLimited, "too many wrong tokens: wait a minute")
-	}
-	name, err := s.cfg.Operator(strings.TrimSpace(token))
-	if err != nil {
-		s.wrong.add(from, now)
-	}
+	var name string
+	err := s.guess(r, func(time.Time) (err error) {
+		name, err = s.cfg.Operator(strings.TrimSpace(token))
+		return err
+	})
 	return name, err
 }
 

@@ -118,7 +118,8 @@ type Server struct {
 	requests *counter[netip.Prefix]
 	wrong    *counter[netip.Prefix]
 	renewals *counter[string] // by name
-	issuing  sync.Mutex       // what is checked before a certificate is signed still holds after
+	guessing sync.Mutex
+	issuing  sync.Mutex // what is checked before a certificate is signed still holds after
 }
 
 // NewServer makes a server. It starts nothing.
@@ -260,7 +261,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*pki.RefusedError](err); ok {
 		detail = refused.Err.Error()
 	}
-	attributes := []any{"reason", reason, "path", r.URL.Path, "from", r.RemoteAddr}
+	attributes := []any{"reason", reason, "path", fmt.Sprintf("%.128s", r.URL.Path), "from", r.RemoteAddr}
 	switch reason {
 	case ReasonFailed:
 		s.cfg.Log.Error("enrolment not possible", append(attributes, "error", err)...)
@@ -281,11 +282,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // checkCode looks at a code if this address has not guessed too often.
 func (s *Server) checkCode(r *http.Request, name, code string) error {
+	return s.guess(r, func(now time.Time) error { return s.cfg.Codes.Check(name, code, now) })
+}
+
+// guess counts what was wrong. One is looked at after the other: at the same time there would be no end of them.
+func (s *Server) guess(r *http.Request, check func(now time.Time) error) error {
+	s.guessing.Lock()
+	defer s.guessing.Unlock()
 	from, now := origin(r.RemoteAddr), s.cfg.Now()
 	if !s.wrong.allows(from, now) {
-		return refuse(ReasonRateLimited, "too many wrong codes: wait a minute")
+		return refuse(ReasonRateLimited, "too many wrong codes or tokens: wait a minute")
 	}
-	err := s.cfg.Codes.Check(name, code, now)
+	err := check(now)
 	if err != nil {
 		s.wrong.add(from, now)
 	}
