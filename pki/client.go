@@ -33,7 +33,7 @@ func clientConfig(f Files, serverName string, now func() time.Time, judged time.
 	if (f.Certificate == "") != (f.Key == "") {
 		return nil, errors.New("a client certificate and its key must be given together")
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: withoutZone(serverName), Time: now}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: ServerName(serverName), Time: now}
 	if f.CA != "" {
 		roots, err := loadRoots(f.CA, now())
 		if err != nil {
@@ -57,9 +57,9 @@ func clientConfig(f Files, serverName string, now func() time.Time, judged time.
 	return config, nil
 }
 
-// withoutZone drops the zone of a link-local address: it belongs to this
-// machine's routing and is in no certificate.
-func withoutZone(host string) string {
+// ServerName is what a host is called in its certificate: without the zone of a
+// link-local address, which belongs to this machine's routing.
+func ServerName(host string) string {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.WithZone("").String()
 	}

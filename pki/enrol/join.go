@@ -56,7 +56,7 @@ func (i Invitation) Join(ctx context.Context, keys Keys, dial func(ctx context.C
 	}
 	var authority *x509.Certificate
 	transport := &http.Transport{DialContext: dial, TLSClientConfig: i.tlsConfig(now, &authority), DisableKeepAlives: true}
-	text, header, err := post(ctx, "https://"+i.address()+"/sign/"+i.Name+"/pkcs10", body, transport)
+	text, header, err := post(ctx, i.address(), i.Name, body, transport)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (i Invitation) request(keys Keys) ([]byte, error) {
 
 // tlsConfig lets only the invited to server finish the handshake, and keeps its authority.
 func (i Invitation) tlsConfig(now time.Time, authority **x509.Certificate) *tls.Config {
-	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: i.Host, NextProtos: []string{"http/1.1"}}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: pki.ServerName(i.Host), NextProtos: []string{"http/1.1"}}
 	// crypto/tls knows no fingerprints: what it would verify is verified below, and nothing is sent before.
 	config.InsecureSkipVerify = true
 	config.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -95,7 +95,7 @@ func (i Invitation) tlsConfig(now time.Time, authority **x509.Certificate) *tls.
 			}
 			*authority = cert
 			leaf := cs.PeerCertificates[0]
-			options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: i.Host, CurrentTime: atLeast(now, leaf.NotBefore)}
+			options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: config.ServerName, CurrentTime: atLeast(now, leaf.NotBefore)}
 			options.Roots.AddCert(cert)
 			for _, other := range cs.PeerCertificates[1:at] {
 				options.Intermediates.AddCert(other)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -49,6 +50,32 @@ func TestJoin(t *testing.T) {
 	}
 	if n.issued() != 2 || n.signers.count() != 2 {
 		t.Errorf("certificates: %d, signing keys: %d", n.issued(), n.signers.count())
+	}
+}
+
+// Where there is neither name server nor router a node is reached by a link-local address, whose zone is nobody's but ours.
+func TestJoinByLinkLocalAddress(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(n *node) {
+		key := must(pki.GenerateKey())(t)
+		n.files = n.save("broker", must(n.authority.IssueServer("raspiflow", []string{"fe80::1"}, key.Public(), start))(t), key)
+	})
+	var asked string
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		asked = address
+		return (&net.Dialer{}).DialContext(ctx, network, n.address)
+	}
+	invitation := must(enrol.ParseInvitation(fmt.Sprintf("[fe80::1%%eth0]:8443/sensor-7/%s/%s", n.code("sensor-7"), pki.Fingerprint(n.authority.Certificate()))))(t)
+	keys := newKeys(t)
+	joined, err := invitation.Join(t.Context(), keys, dial, start)
+	if err != nil || asked != "[fe80::1%eth0]:8443" {
+		t.Fatalf("%s: %v", asked, err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(n.authority.Certificate())
+	config := &tls.Config{RootCAs: roots, Time: n.clock, ServerName: "fe80::1", Certificates: []tls.Certificate{{Certificate: [][]byte{joined.Certificate.Raw}, PrivateKey: keys.TLS}}}
+	if _, _, err := enrol.Renew(t.Context(), "[fe80::1%eth0]:8443", "sensor-7", newKey(t), config, dial); err != nil {
+		t.Errorf("renewing: %v", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 
 	"pinseal/pki"
 )
@@ -36,7 +37,7 @@ func Renew(ctx context.Context, address, name string, key crypto.Signer, config 
 	}
 	config = config.Clone()
 	config.NextProtos = []string{"http/1.1"}
-	text, _, err := post(ctx, "https://"+address+"/sign/"+name+"/pkcs10", body, &http.Transport{DialContext: dial, TLSClientConfig: config, DisableKeepAlives: true})
+	text, _, err := post(ctx, address, name, body, &http.Transport{DialContext: dial, TLSClientConfig: config, DisableKeepAlives: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,12 +76,13 @@ func checkRenewed(chain, anchors []*x509.Certificate, name string, key crypto.Si
 }
 
 // post sends a request for a certificate, to this server and no other.
-func post(ctx context.Context, url string, body []byte, transport *http.Transport) ([]byte, http.Header, error) {
+func post(ctx context.Context, address, name string, body []byte, transport *http.Transport) ([]byte, http.Header, error) {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("the server wants us to go elsewhere")
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	target := url.URL{Scheme: "https", Host: address, Path: "/sign/" + name + "/pkcs10"}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
 	}
