@@ -99,7 +99,7 @@ func (s *commander) openKeys() (err error) {
 		return withHint(fmt.Errorf("no key of node %s in %s: its answer could not be verified", s.client.Node, s.client.Signers),
 			"put the node's public key there as %s.pem; on the node: openssl pkey -in keys/sign.key -pubout", s.client.Node)
 	}
-	s.numbers, err = sequence.Open(sequenceFile(s.client.SignKey))
+	s.numbers, err = openNumbers(s.client.SignKey)
 	return err
 }
 

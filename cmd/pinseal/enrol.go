@@ -31,20 +31,18 @@ type enrolment struct {
 }
 
 // openEnrolment is the last step: it needs the broker's certificate and the node's key. Where something is wrong with the
-// authority, devices cannot join, and everything else goes on.
+// authority or the codes, devices cannot join, and everything else goes on.
 func (n *node) openEnrolment() error {
 	if !n.config.enrols() {
 		return nil
 	}
 	e := &enrolment{}
-	if err := errors.Join(n.readEnrolAuthority(e), checkJoinable(n.layout, n.config)); err != nil {
+	codes, err := enrol.OpenCodes(n.layout.codes())
+	if err := errors.Join(n.readEnrolAuthority(e), checkJoinable(n.layout, n.config), err); err != nil {
 		n.log.Error("devices cannot join", "error", err)
 		return nil
 	}
-	var err error
-	if e.codes, err = enrol.OpenCodes(n.layout.codes()); err != nil {
-		return withHint(err, "remove the file: whoever is about to join needs another code then")
-	}
+	e.codes = codes
 	server, err := n.loadServer(tls.VersionTLS13)
 	if err != nil {
 		return err

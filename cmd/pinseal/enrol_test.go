@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"pinseal/internal/freeport"
 	"pinseal/pki/enrol"
 )
 
@@ -65,6 +66,35 @@ func TestEnrolConfiguration(t *testing.T) {
 	cfg, err := parseConfig([]byte(node))
 	if err != nil || cfg.enrols() || cfg.Enrol.profile().Strict || cfg.Enrol.profile().Lifetime.Hours() != 2160 {
 		t.Errorf("%+v, %v", cfg.Enrol, err)
+	}
+}
+
+// A node with a damaged file of codes switches as ever; doctor says what to do.
+func TestDamagedCodes(t *testing.T) {
+	t.Parallel()
+	dir := makeNode(t)
+	l := layoutUnder(dir)
+	address, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(l.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{l.config: string(config) + "\n[enrol]\naddress = \"" + address + "\"\n", l.codes(): "no codes"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bundle := runNode(t, dir)
+	var out strings.Builder
+	std := streams{in: strings.NewReader(""), out: &out, err: &out}
+	if code := run(t.Context(), []string{"pub", "--bundle", bundle, "ledStatus", "on"}, std); code != exitDone {
+		t.Errorf("%d: %s", code, out.String())
+	}
+	if code := run(t.Context(), []string{"doctor", "--dir", dir}, std); code != exitFailed || !strings.Contains(out.String(), "hint: remove the file") {
+		t.Errorf("doctor: %d: %s", code, out.String())
 	}
 }
 

@@ -127,7 +127,7 @@ func (n *node) openReplay() (err error) {
 	if n.replay.Since().After(n.clock.FloorNow()) {
 		n.log.Warn("replay state is missing, commands sealed before now are refused", "path", n.layout.stateDB())
 	}
-	n.numbers, err = sequence.Open(sequenceFile(signKey))
+	n.numbers, err = openNumbers(signKey)
 	return err
 }
 

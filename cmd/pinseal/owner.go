@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"pinseal/signing/sequence"
 )
 
 // serviceUser is who `pinseal run` is as a service, and the group that its lines belong to: the unit's User= and Group=.
@@ -118,6 +120,22 @@ func (l layout) serviceFiles(enrols bool) []string {
 func (l layout) enrols() bool {
 	cfg, err := readConfig(l.config)
 	return err == nil && cfg.enrols()
+}
+
+// openNumbers opens the numbers of a signing key. Where root makes their file, it is the key's owner's, who has to go on with it.
+func openNumbers(key string) (*sequence.Counter, error) {
+	path := sequenceFile(key)
+	made := !exists(path)
+	numbers, err := sequence.Open(path)
+	if err != nil || !made || os.Geteuid() != 0 {
+		return numbers, err
+	}
+	if info, err := os.Lstat(key); err == nil { // otherwise it is elsewhere, and handOver knows whose
+		if to, ok := info.Sys().(*syscall.Stat_t); ok {
+			return numbers, os.Lchown(path, int(to.Uid), int(to.Gid))
+		}
+	}
+	return numbers, nil
 }
 
 // becomeServiceUser makes `sudo pinseal run` the user that the service is, once there is one: as root it would leave files

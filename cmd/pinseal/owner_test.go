@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -62,6 +63,26 @@ func TestHandOver(t *testing.T) {
 	_ = l.handOver(to) // whether it notices is not the point
 	if got := ownerOf(t, filepath.Join(outside, "sign.key")); got != mine {
 		t.Errorf("a link led root astray: the file outside belongs to %v", got)
+	}
+}
+
+// Who signs once with sudo goes on without it.
+func TestNumbersAreTheKeysOwners(t *testing.T) {
+	bundle := filepath.Join(makeNode(t), "bundles", "operator")
+	key := filepath.Join(bundle, "sign.key")
+	to := owner{os.Getuid(), os.Getgid()}
+	if to.uid == 0 {
+		to = owner{12345, 12346}
+		if err := os.Chown(key, to.uid, to.gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if code := run(t.Context(), []string{"seal", "--bundle", bundle, "-t", "ledStatus", "1"}, streams{in: strings.NewReader(""), out: &out, err: &out}); code != exitDone {
+		t.Fatal(out.String())
+	}
+	if got := ownerOf(t, sequenceFile(key)); got != to {
+		t.Errorf("the numbers belong to %v, want %v", got, to)
 	}
 }
 

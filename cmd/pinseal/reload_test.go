@@ -24,7 +24,7 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close() //nolint:errcheck // only looked at
+		defer conn.Close()                                                            //nolint:errcheck // only looked at
 		return pki.SerialText(conn.(*tls.Conn).ConnectionState().PeerCertificates[0]) //nolint:forcetypeassert // a TLS dialer's
 	}
 	before := shown()

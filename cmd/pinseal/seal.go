@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"pinseal/signing"
-	"pinseal/signing/sequence"
 )
 
 type sealCmd struct {
@@ -110,7 +109,7 @@ func (c *sealCmd) number(key string) (uint64, error) {
 	if c.Seq != nil {
 		return *c.Seq, nil
 	}
-	numbers, err := sequence.Open(sequenceFile(key))
+	numbers, err := openNumbers(key)
 	if err != nil {
 		return 0, withHint(err, "the numbers used are kept beside the key, in %s; or give one with --seq", filepath.Dir(key))
 	}
