@@ -55,8 +55,8 @@ func CreateRoot(commonName string, now time.Time) (*Authority, error) {
 }
 
 func createAuthority(commonName string, pathLength int, now time.Time) (*Authority, error) {
-	if commonName == "" || len(commonName) > maxNameBytes || strings.ContainsFunc(commonName, unprintable) {
-		return nil, fmt.Errorf("authority name %.80q is not 1 to %d printable ASCII characters", commonName, maxNameBytes)
+	if err := checkAuthorityName(commonName); err != nil {
+		return nil, err
 	}
 	key, err := GenerateKey()
 	if err != nil {
@@ -75,6 +75,13 @@ func createAuthority(commonName string, pathLength int, now time.Time) (*Authori
 		return nil, err
 	}
 	return &Authority{cert: cert, key: key}, nil
+}
+
+func checkAuthorityName(name string) error {
+	if name == "" || len(name) > maxNameBytes || strings.ContainsFunc(name, unprintable) {
+		return fmt.Errorf("authority name %.80q is not 1 to %d printable ASCII characters", name, maxNameBytes)
+	}
+	return nil
 }
 
 func unprintable(r rune) bool { return r < ' ' || r > '~' }

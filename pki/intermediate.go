@@ -54,7 +54,12 @@ func (a *Authority) SignAuthority(requestPEM []byte, now time.Time) (*x509.Certi
 	if err != nil {
 		return nil, fmt.Errorf("reading the signing request: %w", err)
 	}
+	if err := checkAuthorityName(request.Subject.CommonName); err != nil {
+		return nil, err
+	}
 	switch {
+	case ValidName(request.Subject.CommonName): // who trusts this authority would take it for that one's certificate
+		return nil, fmt.Errorf("the authority's name %q could be that of a device: it needs a space in it", request.Subject.CommonName)
 	case a.cert.MaxPathLenZero:
 		return nil, fmt.Errorf("authority %q may not certify another: its path length is 0", a.cert.Subject)
 	case len(request.DNSNames) == 0:

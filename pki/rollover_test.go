@@ -47,11 +47,34 @@ func createRoot(t *testing.T, name string) *pki.Authority {
 	return root
 }
 
+// Who asks names himself, and is not to be taken for somebody else: by people who read it on a terminal, or by a node that
+// trusts the root and would let in an authority that is named as its operator.
+func TestAuthorityNames(t *testing.T) {
+	t.Parallel()
+	root := createRoot(t, "root")
+	for name, want := range map[string]string{
+		"raspiflow authority":   "",
+		"operator":              "could be that of a device",
+		"":                      "not 1 to 64 printable",
+		"a\x1b[2Jb":             "not 1 to 64 printable",
+		strings.Repeat("a ", 33): "not 1 to 64 printable",
+	} {
+		request, err := pki.AuthorityRequest(name, []string{"raspi.local"}, newKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = root.SignAuthority(request, now)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", name, err, want)
+		}
+	}
+}
+
 // What an authority below another may not certify would be believed by nobody: it says so instead.
 func TestPermittedNames(t *testing.T) {
 	t.Parallel()
 	root := createRoot(t, "root")
-	authority, _ := below(t, root, "node") // raspi.local
+	authority, _ := below(t, root, "node authority") // raspi.local
 	for name, want := range map[string]bool{
 		"raspi.local": true, "RASPI.local": true, "a.raspi.local": true, "192.0.2.1": true, "fe80::1": true,
 		"local": false, "xraspi.local": false, "other.local": false, "localhost": false,
