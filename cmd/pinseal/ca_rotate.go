@@ -54,10 +54,20 @@ func (c *caRotateCmd) Run(ctx context.Context, std streams) error {
 	return errors.Join(os.Remove(l.caNextKey()), os.Remove(l.caRequest()))
 }
 
+// maxAuthorityName is X.520's ub-common-name.
+const maxAuthorityName = 64
+
+// authorityOf is the name of a node's first authority; a long one of the node's is cut.
+func authorityOf(node string) string { return named(node, " authority") }
+
 // successor is a name for who replaces an authority. Two of one name could not be told apart by all programs.
 func successor(authority *pki.Authority, now time.Time) string {
 	base, _, _ := strings.Cut(authority.Certificate().Subject.CommonName, " since ")
-	return base + " since " + now.UTC().Format("2006-01-02 15:04:05")
+	return named(base, now.UTC().Format(" since 2006-01-02 15:04:05"))
+}
+
+func named(base, what string) string {
+	return fmt.Sprintf("%.*s%s", maxAuthorityName-len(what), base, what)
 }
 
 // succeed makes a root of the node's own.

@@ -198,7 +198,7 @@ func (p *plan) write(now time.Time) error {
 func (p *plan) files(bundle string, now time.Time) (operator, node fileSet, err error) {
 	authority := p.authority
 	if authority == nil {
-		if authority, err = pki.CreateAuthority(p.node+" authority", now); err != nil {
+		if authority, err = pki.CreateAuthority(authorityOf(p.node), now); err != nil {
 			return nil, nil, err
 		}
 	}

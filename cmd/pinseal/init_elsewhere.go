@@ -39,7 +39,7 @@ func (c *initCmd) askForAuthority(p *plan, std streams) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.caKey(), err)
 	}
-	request, err := pki.AuthorityRequest(p.node+" authority", p.names, key)
+	request, err := pki.AuthorityRequest(authorityOf(p.node), p.names, key)
 	if err != nil {
 		return err
 	}
