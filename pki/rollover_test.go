@@ -53,10 +53,10 @@ func TestAuthorityNames(t *testing.T) {
 	t.Parallel()
 	root := createRoot(t, "root")
 	for name, want := range map[string]string{
-		"raspiflow authority":   "",
-		"operator":              "could be that of a device",
-		"":                      "not 1 to 64 printable",
-		"a\x1b[2Jb":             "not 1 to 64 printable",
+		"raspiflow authority":    "",
+		"operator":               "could be that of a device",
+		"":                       "not 1 to 64 printable",
+		"a\x1b[2Jb":              "not 1 to 64 printable",
 		strings.Repeat("a ", 33): "not 1 to 64 printable",
 	} {
 		request, err := pki.AuthorityRequest(name, []string{"raspi.local"}, newKey(t))
