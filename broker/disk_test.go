@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pinseal/broker"
 	"pinseal/internal/boltfile/disktest"
@@ -105,4 +106,70 @@ func (r raw) nothingMoreBut(t *testing.T, n int) {
 		r.read(t)
 	}
 	r.nothingMore(t)
+}
+
+// Where no acknowledgement waits for the disk, only those are told of a full one who publish what is to be stored.
+func TestDiskFullWithAnInterval(t *testing.T) {
+	d := &disktest.Disk{}
+	s := start(t, func(c *broker.Config) {
+		c.Persistence = broker.Persistence{Path: filepath.Join(t.TempDir(), "broker.db"), Interval: 10 * time.Millisecond, OpenFile: d.Open}
+	})
+	c, _ := s.resume(t, "alice", persistent311("id"))
+	c.subscribes(t, 4, "x", 2)
+	d.Fill(t)
+	c.send(t, packet(0x82, []byte{0, 2}, str("y"), []byte{1}))
+	if ack := c.read(t); !bytes.Equal(ack, []byte{0x90, 3, 0, 2, 1}) {
+		t.Fatalf("received % x, want the SUBACK", ack)
+	}
+	eventually(t, "a full disk", func() bool { return strings.Contains(s.log.String(), "cannot store") })
+	c.send(t, packet(0x82, []byte{0, 3}, str("z"), []byte{1}))
+	if ack := c.read(t); !bytes.Equal(ack, []byte{0x90, 3, 0, 3, 1}) {
+		t.Fatalf("received % x, want the SUBACK", ack)
+	}
+	d.MakeRoom()
+	eventually(t, "room again", func() bool { return strings.Contains(s.log.String(), "stored again") })
+}
+
+// Of a QoS 2 message that its receiver has, no PUBREL goes out before that is on disk, on whatever connection.
+func TestReleaseWaitsForTheDisk(t *testing.T) {
+	s, d, _ := startOnDisk(t)
+	c, _ := s.resume(t, "alice", persistent311("id"))
+	c.subscribes(t, 4, "x", 2)
+	s.connect(t, "bob", "").publish(t, "x", "once", 2)
+	id := c.read(t)[5:7]
+	d.Fill(t)
+	c.send(t, packet(0x50, id))
+	c.nothingMore(t)
+	s.leave(t, c)
+	c, _ = s.resume(t, "alice", persistent311("id"))
+	c.nothingMore(t)
+	d.MakeRoom()
+	if m := c.read(t); !bytes.Equal(m, packet(0x62, id)) {
+		t.Errorf("received % x, want PUBREL", m)
+	}
+}
+
+// A QoS 2 message that could not be stored is not confirmed to a client that sends it again meanwhile: it is gone.
+func TestRepeatedMessageIsNotConfirmedWithoutTheFirst(t *testing.T) {
+	s, d, _ := startOnDisk(t)
+	absent, _ := s.resume(t, "alice", persistent311("id"))
+	absent.subscribes(t, 4, "x", 2)
+	s.leave(t, absent)
+	c, _ := s.resume(t, "bob", connect5("five"))
+	d.Fill(t)
+	first := packet(0x34, str("x"), []byte{0, 7, 0}, []byte("text"))
+	again := packet(0x3c, str("x"), []byte{0, 7, 0}, []byte("text"))
+	c.send(t, first, again)
+	for range 2 {
+		if ack := c.read(t); !bytes.HasPrefix(ack, []byte{0x50, 14, 0, 7, 0x97}) {
+			t.Errorf("received % x, want PUBREC with the reason", ack)
+		}
+	}
+	d.MakeRoom()
+	eventually(t, "room again", func() bool { return strings.Contains(s.log.String(), "stored again") })
+	c.nothingMore(t)
+	c.send(t, first)
+	if ack := c.read(t); !bytes.Equal(ack, []byte{0x50, 2, 0, 7}) {
+		t.Errorf("received % x, want PUBREC", ack)
+	}
 }

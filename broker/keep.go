@@ -10,6 +10,9 @@ import (
 // mark says how much must be on disk.
 type mark = store.Mark
 
+// Every change is noted by itself, and a commit may come between any two: what refers to something is deleted before that,
+// and stored after it. Then a crash leaves nothing worse than what nobody refers to, which the next start deletes.
+
 // keeper stores what must survive a restart: the sessions that outlive their connection, with their subscriptions and
 // messages, and the retained messages. The node says its own retained messages anew at every start, so that switching an
 // output costs no write. The methods that store something return what must be on disk before anyone may rely on it.
@@ -103,6 +106,7 @@ func (k *keeper) putSession(s *session) {
 
 // deleteSession leaves nothing of it.
 func (k *keeper) deleteSession(s *session) {
+	k.store.Delete(bucketSessions, s.id)
 	for filter := range s.filters {
 		k.deleteSubscription(s, filter)
 	}
@@ -112,7 +116,6 @@ func (k *keeper) deleteSession(s *session) {
 	for d := s.queue.first; d != nil; d = d.next {
 		k.deleteDelivery(s, d)
 	}
-	k.store.Delete(bucketSessions, s.id)
 }
 
 func (k *keeper) putSubscription(s *session, sub *subscription) mark {
@@ -138,13 +141,14 @@ func (k *keeper) putDelivery(s *session, d *delivery) mark {
 
 // releaseDelivery stores that the client has a QoS 2 message, which was m.
 func (k *keeper) releaseDelivery(s *session, d *delivery, m *message) mark {
+	need := k.store.Put(bucketDeliveries, sessionKey(s.id, numberKey(d.number)), marshalDelivery(d, 0), false)
 	k.letGo(m)
-	return k.store.Put(bucketDeliveries, sessionKey(s.id, numberKey(d.number)), marshalDelivery(d, 0), false)
+	return need
 }
 
 func (k *keeper) deleteDelivery(s *session, d *delivery) {
-	k.letGo(d.message)
 	k.store.Delete(bucketDeliveries, sessionKey(s.id, numberKey(d.number)))
+	k.letGo(d.message)
 }
 
 // refer stores a message for one more session.

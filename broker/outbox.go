@@ -295,9 +295,9 @@ func (c *conn) resolveAlias(pk *packets.Packet) bool {
 	return true
 }
 
-// answer sends a packet once what it needs is on disk, and after all answers before it. If that fails, refused says what
-// to send instead; it may be nil where a later try will do.
-func (c *conn) answer(packet []byte, need mark, refused func() []byte) {
+// answer sends a packet once what it needs is on disk, and after all answers before it. instead is told whether that has
+// failed and says what to send; it is nil where a later try will do.
+func (c *conn) answer(packet []byte, need mark, instead func(error) []byte) {
 	if need == 0 && c.answerNow(packet) {
 		return
 	}
@@ -305,21 +305,19 @@ func (c *conn) answer(packet []byte, need mark, refused func() []byte) {
 	c.out.mu.Lock()
 	c.out.held = append(c.out.held, a)
 	c.out.mu.Unlock()
-	c.await(a, need, refused)
+	c.await(a, need, instead)
 }
 
-func (c *conn) await(a *heldAnswer, need mark, refused func() []byte) {
+func (c *conn) await(a *heldAnswer, need mark, instead func(error) []byte) {
 	c.broker.keeper.after(need, func(err error) {
 		switch {
-		case err != nil && refused == nil:
-			select {
-			case <-c.closing:
-			default:
+		case instead != nil:
+			a.packet = instead(err)
+		case err != nil && !c.broker.keeper.durable(need): // where nobody waits for the disk, it always is
+			if !c.closed() {
 				c.await(a, need, nil)
 			}
 			return
-		case err != nil:
-			a.packet = refused()
 		}
 		c.releaseAnswers(a)
 	})

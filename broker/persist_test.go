@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pinseal/broker"
+	"pinseal/broker/internal/store"
 )
 
 // keeping makes a broker store what survives at path.
@@ -348,6 +349,52 @@ func TestDamagedStoreIsSetAside(t *testing.T) {
 	}
 	if !bytes.Equal(must(os.ReadFile(path+".damaged"))(t), rotten) {
 		t.Error("the damaged file was changed")
+	}
+}
+
+// A crash between two commits may leave a delivery whose message is gone, because its client had acknowledged it: that is
+// no damage.
+func TestDeliveryWithoutItsMessage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "broker.db")
+	s := start(t, keeping(path))
+	c, _ := s.resume(t, "alice", persistent311("id"))
+	c.subscribes(t, 4, "x", 1)
+	s.leave(t, c)
+	bob := s.connect(t, "bob", "")
+	bob.publish(t, "x", "acknowledged", 1)
+	bob.publish(t, "x", "waits", 1)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	db := must(store.Open(store.Config{Path: path, Buckets: []string{"messages"}}))(t)
+	var first string
+	if err := db.Read("messages", func(key string, value []byte) error {
+		if strings.HasSuffix(string(value), "acknowledged") {
+			first = key
+		}
+		return nil
+	}); err != nil || first == "" {
+		t.Fatalf("message %q, %v", first, err)
+	}
+	db.Delete("messages", first)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		s = start(t, keeping(path))
+		c, present := s.resume(t, "alice", persistent311("id"))
+		if !present {
+			t.Fatal("the session is lost")
+		}
+		if m := c.read(t); !strings.HasSuffix(string(m), "waits") {
+			t.Errorf("received % x", m)
+		}
+		c.nothingMore(t)
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

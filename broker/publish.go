@@ -52,9 +52,11 @@ func (b *Broker) readPublish(c *conn, s *session, pk *packets.Packet) {
 	b.throttle(c, len(pk.TopicName)+len(pk.Payload))
 	b.waitForNode(c, pk.TopicName)
 	b.watchPublish(c, pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain)
-	if s.alreadyReceived(pk) {
-		c.answer(ackPacket(s.version, typePubrec, pk.PacketID, 0, ""), b.keeper.latest(), nil)
-		return
+	if pk.FixedHeader.Qos == 2 {
+		if need, known := s.alreadyReceived(pk.PacketID); known {
+			b.acknowledgeAgain(c, s, pk.PacketID, pk.TopicName, need)
+			return
+		}
 	}
 	m := newMessage(pk.TopicName, pk.Payload, pk.FixedHeader.Qos, pk.FixedHeader.Retain, &pk.Properties, time.Now())
 	m.origin, m.own = s.id, c.listener == nil
@@ -82,7 +84,7 @@ func (b *Broker) acknowledge(c *conn, s *session, pk *packets.Packet, p publicat
 	case 2:
 		first = typePubrec
 		if reason == "" {
-			p.need = max(p.need, s.receive(id))
+			p.need = s.receive(id, p.need)
 		}
 	}
 	if reason == ReasonStoredFull && s.version < version5 {
@@ -102,10 +104,26 @@ func (b *Broker) acknowledge(c *conn, s *session, pk *packets.Packet, p publicat
 
 // acknowledgeStored is apart from acknowledge so that only what goes to disk pays for the memory of it.
 func (b *Broker) acknowledgeStored(c *conn, s *session, first byte, id uint16, topic string, p publication) {
-	c.answer(ackPacket(s.version, first, id, 0, ""), p.need, func() []byte {
+	packet := ackPacket(s.version, first, id, 0, "")
+	c.answer(packet, p.need, func(err error) []byte {
+		if err == nil {
+			return packet
+		}
 		p.withdraw()
 		s.forgetReceived(id)
 		return b.notStored(c, first, id, topic)
+	})
+}
+
+// acknowledgeAgain answers a QoS 2 message that came before. That one may not be on disk yet, and if it cannot be brought
+// there it is forgotten first.
+func (b *Broker) acknowledgeAgain(c *conn, s *session, id uint16, topic string, need mark) {
+	packet := ackPacket(s.version, typePubrec, id, 0, "")
+	c.answer(packet, need, func(error) []byte {
+		if _, known := s.alreadyReceived(id); known {
+			return packet
+		}
+		return b.notStored(c, typePubrec, id, topic)
 	})
 }
 
@@ -136,12 +154,13 @@ func (c *conn) reasonText(text string) string {
 	return text
 }
 
-// alreadyReceived reports whether a QoS 2 message came before and was not released yet (section 4.3.3).
-func (s *session) alreadyReceived(pk *packets.Packet) bool {
+// alreadyReceived reports whether a QoS 2 message came before and was not released yet (section 4.3.3), and what must be
+// on disk before its publisher may be told so.
+func (s *session) alreadyReceived(id uint16) (need mark, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, known := s.received[pk.PacketID]
-	return known && pk.FixedHeader.Qos == 2
+	need, known = s.received[id]
+	return need, known
 }
 
 // mayRemember reports whether there is room for one more identifier of a QoS 2 message.
@@ -159,16 +178,16 @@ func (s *session) mayRemember() bool {
 	return true
 }
 
-// receive notes the identifier of a QoS 2 message.
-func (s *session) receive(id uint16) (need mark) {
+// receive notes the identifier of a QoS 2 message, which itself needs so much on disk.
+func (s *session) receive(id uint16, need mark) mark {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.received[id] = struct{}{}
 	s.count(s.item(0))
 	if s.kept {
-		return s.broker.keeper.putReceived(s, id)
+		need = max(need, s.broker.keeper.putReceived(s, id))
 	}
-	return 0
+	s.received[id] = need
+	return need
 }
 
 // forgetReceived forgets it, because it was released or refused. known is false for one that there was not.

@@ -152,14 +152,17 @@ func (r *restored) delivery(key string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	if d.message = r.messages[of]; d.released {
-		d.message = &message{}
-	}
-	if d.message == nil || s.queue.byID[d.id] != nil {
+	switch m := r.messages[of]; {
+	case s.queue.byID[d.id] != nil:
 		return errRecord
-	}
-	if !d.released {
-		d.message.kept.references++
+	case d.released:
+		d.message = &message{}
+	case m == nil: // acknowledged
+		r.orphans = append(r.orphans, orphan{bucketDeliveries, key})
+		return nil
+	default:
+		d.message = m
+		m.kept.references++
 	}
 	d.sent = r.records[s.id].attached || number <= s.queue.lastSent
 	s.queue.link(d)
@@ -173,7 +176,7 @@ func (r *restored) received(key string, _ []byte) error {
 		return nil
 	}
 	id, err := parseIdentifier(rest)
-	s.received[id] = struct{}{}
+	s.received[id] = 0
 	return err
 }
 

@@ -28,7 +28,7 @@ type session struct {
 	keep     time.Duration // after the client has gone
 	away     time.Time     // when it went; zero while it is there
 	filters  map[string]*subscription
-	received map[uint16]struct{} // QoS 2 identifiers of the client's that were not released yet
+	received map[uint16]mark // QoS 2 identifiers of the client's that were not released yet, and what their messages need
 	queue    queue
 	awaiting bool // the disk will have the queue's first unsent message, and then it goes on
 	will     *will
@@ -52,7 +52,7 @@ type will struct {
 func newSession(b *Broker, id, identity, clientID string) *session {
 	s := &session{
 		broker: b, id: id, identity: identity, clientID: clientID,
-		filters: map[string]*subscription{}, received: map[uint16]struct{}{},
+		filters: map[string]*subscription{}, received: map[uint16]mark{},
 		queue: queue{byID: map[uint16]*delivery{}},
 	}
 	s.room.L = &s.mu
@@ -220,12 +220,13 @@ func (s *session) pump() {
 			continue
 		case q.underway >= q.window:
 			return
-		case d.released:
-			_, _ = s.conn.Write(ackPacket(s.version, typePubrel, d.id, 0, "")) // its error is that the connection has gone
 		case d.qos == 2 && !s.broker.keeper.durable(d.need):
-			// A client that has seen an identifier must not be sent another message under it after a crash.
+			// A client that has seen an identifier must not be sent another message under it after a crash, nor the same
+			// one again after its PUBREL.
 			s.pumpWhenDurable(d.need)
 			return
+		case d.released:
+			_, _ = s.conn.Write(ackPacket(s.version, typePubrel, d.id, 0, "")) // its error is that the connection has gone
 		default:
 			switch s.conn.writeMessage(s.version, d, now) {
 			case outboxTook:
