@@ -110,7 +110,7 @@ func (c *conn) readFailed(err error) {
 			_, _ = c.Write([]byte{0xe0, 2, bad.Code, 0}) // DISCONNECT; the connection ends anyway
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.closed():
-		c.end(ReasonTimeout, "")
+		c.kick(ReasonTimeout, packets.ErrKeepAliveTimeout)
 	}
 }
 

@@ -154,7 +154,8 @@ func (b *Broker) establish(c *conn, pk *packets.Packet) bool {
 	}
 	props.ServerKeepAlive, props.ServerKeepAliveFlag = c.keepAlive, c.keepAlive != pk.Connect.Keepalive
 	props.SessionExpiryInterval, props.SessionExpiryIntervalFlag = c.expiry, pk.Properties.SessionExpiryIntervalFlag
-	if c.connack(packets.CodeSuccess, answer) != nil {
+	if c.connack(packets.CodeSuccess, answer) != nil { // it is larger than what the client takes
+		s.takeWill()
 		return false
 	}
 	c.admitted.Store(true)

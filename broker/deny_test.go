@@ -114,6 +114,30 @@ func TestDeniedDuringAStream(t *testing.T) {
 	t.Logf("the stream ended after %v", ended)
 }
 
+// So it is with wills, whether they came before the decision and are retained, or wait.
+func TestDeniedWill(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	absent := must(s.tryConnect(t, "watcher", "absent", keep))(t)
+	absent.subscribe(t, "#", 1)
+	absent.Disconnect(0)
+	others := s.Stats().Retained
+	thief := s.dialRaw(t, "thief")
+	thief.send(t, packet(0x10, str("MQTT"), []byte{4, 2 | 4 | 1<<3 | 1<<5, 0, 60}, str("id"), str("w"), str("mine")))
+	thief.read(t)
+	_ = thief.Close()
+	eventually(t, "the will is retained", func() bool { return s.Stats().Retained == others+1 })
+	if err := s.SetPolicy(denying("thief")); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats().Retained; n != others {
+		t.Errorf("%d messages retained, want %d", n, others)
+	}
+	back := must(s.tryConnect(t, "watcher", "absent", keep))(t)
+	back.publish(t, "after", "1", 1)
+	back.want(t, "after", "1")
+}
+
 func TestNodeCannotBeDenied(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -479,5 +481,44 @@ func TestWillAfterCrash(t *testing.T) {
 	s = start(t, keeping(crashed))
 	if topics := s.retained(t); !slices.Equal(topics, []string{"w"}) {
 		t.Errorf("%q are retained, want the will", topics)
+	}
+}
+
+// However often the broker starts meanwhile, a will comes when its delay is over, not sooner.
+func TestDelayOfWillIsNotShortenedTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "broker.db")
+	s := start(t, keeping(path))
+	c, _ := s.resume(t, "alice", packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, 5, 0x11, 0, 0, 0x0e, 0x10}, str("id"),
+		[]byte{5, 0x18, 0, 0, 0x0e, 0x10}, str("w"), str("bye")))
+	s.leave(t, c)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	session := func(change func([]byte) []byte) (value []byte) {
+		t.Helper()
+		db := must(store.Open(store.Config{Path: path, Buckets: []string{"sessions"}}))(t)
+		err := db.Read("sessions", func(_ string, v []byte) error {
+			value = bytes.Clone(v)
+			return nil
+		})
+		if value = change(value); err == nil {
+			db.Put("sessions", "alice:id", value, false)
+		}
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	// It went half an hour ago: of its flags, version and keep, the time follows.
+	stored := session(func(v []byte) []byte {
+		at := 2 + len(binary.AppendUvarint(nil, 3600))
+		away, n := binary.Uvarint(v[at:])
+		return slices.Concat(v[:at], binary.AppendUvarint(nil, away-1800), v[at+n:])
+	})
+	if err := start(t, keeping(path)).stop(); err != nil {
+		t.Fatal(err)
+	}
+	if again := session(func(v []byte) []byte { return v }); !bytes.Equal(again, stored) {
+		t.Errorf("the session is stored as % x, want as before % x", again, stored)
 	}
 }

@@ -283,3 +283,32 @@ func TestResubscribeReplaces(t *testing.T) {
 		t.Errorf("received % x, want it at QoS 1 with identifier 5", m)
 	}
 }
+
+// No-local is for a client's will too: it is the client's own message.
+func TestNoLocalWill(t *testing.T) {
+	s := start(t, nil)
+	hello := packet(0x10, str("MQTT"), []byte{5, 4 | 1<<3, 0, 60, 5, 0x11, 0, 0, 0x0e, 0x10}, str("id"), []byte{0}, str("w"), str("bye"))
+	c, _ := s.resume(t, "alice", hello)
+	c.subscribes(t, 5, "w", 1|1<<2)
+	bob := s.connect(t, "bob", "")
+	bob.subscribe(t, "w", 1)
+	s.leave(t, c)
+	bob.want(t, "w", "bye")
+	c, _ = s.resume(t, "alice", hello)
+	c.nothingMore(t)
+}
+
+// The reason in words is left out where the client does not take packets of that size (MQTT 5.0 section 3.4.2.2.2).
+func TestReasonTooLarge(t *testing.T) {
+	s := start(t, nil)
+	c, _ := s.resume(t, "alice", connect5("id", 0x27, 0, 0, 0, 29))
+	c.send(t, packet(0x32, str("$SYS/x"), []byte{0, 7, 0}))
+	if ack := c.read(t); !bytes.Equal(ack, []byte{0x40, 3, 0, 7, 0x87}) {
+		t.Errorf("received %d bytes % x, want PUBACK without words", len(ack), ack)
+	}
+	c, _ = s.resume(t, "alice", connect5("id", 0x27, 0, 0, 0, 30))
+	c.send(t, packet(0x32, str("$SYS/x"), []byte{0, 7, 0}))
+	if ack := c.read(t); len(ack) != 30 {
+		t.Errorf("received %d bytes % x, want PUBACK with words", len(ack), ack)
+	}
+}

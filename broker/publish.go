@@ -146,9 +146,11 @@ func codeFor(r Reason) byte {
 	return packets.ErrNotAuthorized.Code
 }
 
-// reasonText is left out where the client asked for that (section 3.1.2.11.7).
+// reasonText is left out where the client asked for that (section 3.1.2.11.7), and where it does not take packets of that
+// size (section 3.4.2.2.2).
 func (c *conn) reasonText(text string) string {
-	if c.terse {
+	const ackBytes = 2 + 2 + 1 + 1 + 1 + 2 // beside the text
+	if c.terse || c.maxPacket > 0 && ackBytes+len(text) > int(c.maxPacket) {
 		return ""
 	}
 	return text

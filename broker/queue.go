@@ -11,6 +11,7 @@ type delivery struct {
 	sent        bool  // on this connection or a former one
 	underway    bool  // on this connection
 	released    bool  // at QoS 2: the client has it, and has not said PUBCOMP
+	revoked     bool  // it is not to be sent again, and counts until it is acknowledged or the connection ends
 	need        mark  // what must be on disk
 
 	previous, next *delivery

@@ -242,7 +242,7 @@ func (b *Broker) restore(s *session, record *sessionRecord, now time.Time) []due
 		return nil
 	}
 	if left := w.delay - now.Sub(s.away); left > 0 {
-		s.delayWill(&will{w.message, left, w.lifetime}, s.keep)
+		s.delayWill(w, min(left, s.keep))
 		return nil
 	}
 	return []dueWill{{s, w}}

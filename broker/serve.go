@@ -146,7 +146,7 @@ func (b *Broker) readDisconnect(c *conn, s *session, pk *packets.Packet) {
 	c.goodbye = true
 	if pk.Properties.SessionExpiryIntervalFlag {
 		if c.expiry == 0 && pk.Properties.SessionExpiryInterval > 0 { // section 3.14.2.2.2
-			c.sendDisconnect(packets.ErrProtocolViolationZeroNonZeroExpiry)
+			c.kick(ReasonMalformed, packets.ErrProtocolViolationZeroNonZeroExpiry)
 			return
 		}
 		c.expiry = pk.Properties.SessionExpiryInterval

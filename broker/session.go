@@ -124,6 +124,7 @@ func (s *session) detach(keep time.Duration) {
 	defer s.mu.Unlock()
 	s.conn, s.keep, s.away = nil, keep, time.Now()
 	s.connected.Store(false)
+	s.drop(func(d *delivery) bool { return d.revoked && !d.released })
 	s.room.Broadcast()
 	s.keepRecord()
 }
@@ -306,9 +307,21 @@ func (s *session) complete(id uint16) {
 func (s *session) dropIf(over func(*message) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.drop(func(d *delivery) bool {
+		revoked := !d.released && over(d.message)
+		if revoked && d.underway && s.conn != nil { // its place in the receive maximum is taken until the client says so
+			d.revoked = true
+			return false
+		}
+		return revoked
+	})
+}
+
+// drop removes deliveries. s.mu is held.
+func (s *session) drop(over func(*delivery) bool) {
 	for d := s.queue.first; d != nil; {
 		next := d.next
-		if !d.released && over(d.message) {
+		if over(d) {
 			s.remove(d)
 		}
 		d = next

@@ -355,6 +355,70 @@ func TestSessionExpiryAtDisconnect(t *testing.T) {
 	c.send(t, packet(0xe0, []byte{0, 5, 0x11, 0xff, 0xff, 0xff, 0xff}))
 	c.wantClosed(t)
 	eventually(t, "expired", func() bool { return s.Stats().Sessions == 0 })
+
+	c, _ = s.resume(t, "alice", connect5("id"))
+	c.send(t, packet(0xe0, []byte{0, 5, 0x11, 0, 0, 0, 1}))
+	if bye := c.read(t); bye[0] != 0xe0 || bye[2] != 0x82 {
+		t.Errorf("received % x, want DISCONNECT 0x82: the session was to end with the connection", bye)
+	}
+	c.wantClosed(t)
+	if n := s.Stats().ByReason[broker.ReasonMalformed]; n != 1 {
+		t.Errorf("%d counted, want 1", n)
+	}
+}
+
+// What a new policy takes away counts until the client has acknowledged it, if it was sent already; then comes what waits
+// behind it. It is not sent again.
+func TestPolicyChangeLetsTheRestThrough(t *testing.T) {
+	reading := func(topics ...string) *broker.Policy {
+		return &broker.Policy{Rules: []broker.Rule{
+			{Identity: "alice", Subscribe: topics}, {Identity: "bob", Publish: []string{"#"}},
+		}}
+	}
+	s := start(t, func(c *broker.Config) { c.Policy = reading("a", "b") })
+	hello := packet(0x10, str("MQTT"), []byte{5, 0, 0, 60, 8, 0x11, 0, 0, 0x0e, 0x10, 0x21, 0, 1}, str("id")) // one at a time
+	c, _ := s.resume(t, "alice", hello)
+	c.subscribes(t, 5, "a", 1)
+	c.subscribes(t, 5, "b", 1)
+	bob := s.connect(t, "bob", "")
+	bob.publish(t, "a", "1", 1)
+	bob.publish(t, "b", "2", 1)
+	first := c.read(t)
+	if err := s.SetPolicy(reading("b")); err != nil {
+		t.Fatal(err)
+	}
+	c.nothingMore(t)
+	c.send(t, packet(0x40, first[5:7]))
+	second := c.read(t)
+	if !strings.HasSuffix(string(second), "2") {
+		t.Errorf("received % x, want the message that is still allowed", second)
+	}
+	if err := s.SetPolicy(reading("a")); err != nil {
+		t.Fatal(err)
+	}
+	s.leave(t, c)
+	c, _ = s.resume(t, "alice", hello)
+	c.nothingMore(t)
+	if n := s.Stats().StoredMessages; n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+// A client whose CONNACK is larger than what it takes was never let in, and leaves nothing.
+func TestConnackTooLarge(t *testing.T) {
+	s := start(t, nil)
+	watcher := s.connect(t, "watcher", "")
+	watcher.subscribe(t, "#", 0)
+	c := s.dialRaw(t, "alice")
+	properties := []byte{0x27, 0, 0, 0, 3, 0x11, 0, 0, 0x0e, 0x10}
+	c.send(t, packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, byte(len(properties))}, properties, str("id"), []byte{0}, str("w"), str("bye")))
+	c.wantClosed(t)
+	eventually(t, "gone", func() bool { return s.Stats().Connections == 1 })
+	if n := s.Stats().Sessions; n != 1 {
+		t.Errorf("%d sessions are left, want the watcher's", n)
+	}
+	s.connect(t, "bob", "").publish(t, "after", "1", 1)
+	watcher.want(t, "after", "1")
 }
 
 func TestStoredSessionsAreLimited(t *testing.T) {
@@ -392,8 +456,13 @@ func TestKeepAliveIsBounded(t *testing.T) {
 	c := s.dialRaw(t, "alice")
 	c.send(t, packet(0x10, str("MQTT"), []byte{4, 2, 0, 0}, str("")))
 	c.read(t)
+	for _, c := range silent { // after 1.5 s
+		if bye := c.read(t); bye[0] != 0xe0 || bye[2] != 0x8d {
+			t.Errorf("received % x, want DISCONNECT 0x8d", bye)
+		}
+	}
 	for _, c := range append(silent, c) {
-		c.wantClosed(t) // after 1.5 s of silence
+		c.wantClosed(t)
 	}
 	if n := s.Stats().ByReason[broker.ReasonTimeout]; n != 4 {
 		t.Errorf("%d timeouts counted, want 4", n)

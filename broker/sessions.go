@@ -103,6 +103,9 @@ func (b *Broker) release(c *conn) bool {
 		return false
 	}
 	keep := b.keepFor(c)
+	if !c.admitted.Load() && !s.lasting {
+		keep = 0 // it was made for nothing
+	}
 	s.detach(keep)
 	b.disconnected(c, s.id)
 	due := b.leave(c, s, keep)
@@ -136,7 +139,7 @@ func (b *Broker) leave(c *conn, s *session, keep time.Duration) (due []dueWill) 
 	now := time.Now()
 	s.since, s.until = now, now.Add(keep)
 	if w := s.takeWill(); w != nil && w.delay > 0 {
-		s.delayWill(w, keep)
+		s.delayWill(w, min(w.delay, keep))
 	} else if w != nil {
 		due = append(due, dueWill{s, w})
 	}
@@ -144,10 +147,10 @@ func (b *Broker) leave(c *conn, s *session, keep time.Duration) (due []dueWill) 
 }
 
 // delayWill publishes the will later, unless the client comes back before. The table's lock is held.
-func (s *session) delayWill(w *will, keep time.Duration) {
+func (s *session) delayWill(w *will, left time.Duration) {
 	s.setWill(w)
 	var timer *time.Timer
-	timer = time.AfterFunc(min(w.delay, keep), func() {
+	timer = time.AfterFunc(left, func() {
 		t := &s.broker.sessions
 		t.mu.Lock()
 		if s.willTimer != timer {
@@ -168,7 +171,8 @@ func (b *Broker) publishWill(s *session, w *will) {
 		return
 	}
 	m := &message{}
-	if *m = *w.message; w.lifetime > 0 {
+	*m = *w.message
+	if m.origin = s.id; w.lifetime > 0 {
 		m.expires = time.Now().Unix() + int64(w.lifetime)
 	}
 	if reason := s.grants().mayPublish(m.topic, m.qos, m.retain); reason != "" {
