@@ -1,8 +1,10 @@
 package broker_test
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"pinseal/broker"
@@ -374,5 +376,43 @@ func TestSetPolicyEndsStoredSessionsSubscriptions(t *testing.T) {
 	}
 	if next := c.read(t); next[0] != 0xd0 {
 		t.Errorf("received % x, want the answer to PINGREQ and no message", next)
+	}
+}
+
+// A subscription that a policy lowers while its client ends it stays ended.
+func TestPolicyChangesAmongSubscriptions(t *testing.T) {
+	most := func(qos byte) *broker.Policy {
+		return &broker.Policy{Rules: []broker.Rule{{Identity: "*", Publish: []string{"#"}, Subscribe: []string{"#"}, MaxQoS: &qos}}}
+	}
+	s := start(t, nil)
+	var clients sync.WaitGroup
+	for n := range 4 {
+		c, _ := s.resume(t, "alice", connect311(fmt.Sprint(n)))
+		clients.Go(func() {
+			for i := range 500 {
+				filter := str(fmt.Sprint("x/", i))
+				c.send(t, packet(0x82, []byte{0, 1}, filter, []byte{2}), packet(0xa2, []byte{0, 2}, filter))
+				c.read(t)
+				c.read(t)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		clients.Wait()
+		close(ended)
+	}()
+	for n := byte(0); ; n++ {
+		if err := s.SetPolicy(most(n % 3)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ended:
+			if n := s.Stats().Subscriptions; n != 0 {
+				t.Errorf("%d subscriptions are left", n)
+			}
+			return
+		default:
+		}
 	}
 }

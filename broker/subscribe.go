@@ -79,12 +79,17 @@ func (s *session) subscribe(sub *subscription) (need mark, existed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	existed = s.filters[sub.filter] != nil
+	return s.place(sub), existed
+}
+
+// place puts a subscription where it belongs. s.mu is held.
+func (s *session) place(sub *subscription) (need mark) {
 	s.filters[sub.filter] = sub
 	s.broker.index.add(s, sub)
 	if s.kept {
 		need = s.broker.keeper.putSubscription(s, sub)
 	}
-	return need, existed
+	return need
 }
 
 func (s *session) unsubscribe(filter string) (need mark, existed bool) {
@@ -163,12 +168,21 @@ func (b *Broker) endSubscriptions(s *session) {
 			s.unsubscribe(sub.filter)
 			b.denied(ReasonDelivery, s, sub.filter)
 		case sub.qos > d.MaxQoS:
-			lower := *sub
-			lower.qos = d.MaxQoS
-			s.subscribe(&lower)
+			s.lower(sub, d.MaxQoS)
 		}
 	}
 	s.dropIf(func(m *message) bool { return !g.mayReceive(m.topic) })
+}
+
+// lower lowers a subscription, unless the client has just ended or replaced it.
+func (s *session) lower(sub *subscription, qos byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.filters[sub.filter] == sub {
+		lower := *sub
+		lower.qos = qos
+		s.place(&lower)
+	}
 }
 
 func (s *session) subscriptions() []*subscription {
