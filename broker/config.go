@@ -130,11 +130,12 @@ type Limits struct {
 	// MaxQueuedMessages and MaxQueuedBytes bound what is written for a connected client that reads too slowly. At QoS 0
 	// messages beyond are not delivered to it, at QoS 1 and 2 they wait.
 	MaxQueuedMessages, MaxQueuedBytes int
-	// MaxWaitingBytes bounds what waits in memory for all connected clients, beyond 16 KiB of each connection and 16 KiB of
-	// each session that ends with its connection: what is written for them, and in such sessions also messages that are not
-	// acknowledged, and subscriptions. It is shared as MaxStoredBytes is. A message beyond displaces those of its session
-	// that were not sent yet; if these are too few, or at QoS 0, it is not delivered. A subscription beyond is refused, and
-	// a client that does not read its answers is not read.
+	// MaxWaitingBytes bounds what waits in memory for all connected clients, beyond 16 KiB of each connection in either
+	// direction and 16 KiB of each session that ends with its connection: what is written for them, packets that have come in
+	// part, and in such sessions also messages that are not acknowledged, subscriptions and wills. It is shared as
+	// MaxStoredBytes is. A message beyond displaces those of its session that were not sent yet; if these are too few, or at
+	// QoS 0, it is not delivered. A subscription beyond is refused, a client that does not read its answers is not read, and
+	// the connection with a packet or a will beyond ends.
 	MaxWaitingBytes int
 }
 

@@ -54,6 +54,7 @@ type conn struct {
 	topic      string            // of the last PUBLISH
 	aliases    map[uint16]string // of topics, as the client has given them
 	publishing *publishRate      // of the identity, as soon as it has published
+	reading    tab               // of what has come of a packet
 }
 
 // peer is who a client is, as far as it is known.
@@ -99,10 +100,12 @@ func (c *conn) readFailed(err error) {
 	switch {
 	case isBad:
 		reason := ReasonMalformed
-		switch bad.Code {
-		case frame.CodeTooLarge:
+		switch {
+		case errors.Is(err, frame.ErrNoRoom):
+			reason = ReasonWaitingFull
+		case bad.Code == frame.CodeTooLarge:
 			reason = ReasonTooLarge
-		case frame.CodeUnsupportedVersion:
+		case bad.Code == frame.CodeUnsupportedVersion:
 			reason = ReasonVersion
 			_, _ = c.Write([]byte{0x20, 2, 0, 1}) // CONNACK of MQTT 3.1.1 section 3.2.2.3; the connection ends anyway
 		}

@@ -24,6 +24,7 @@ type refusal struct {
 // connect reads the CONNECT, judges it, finds its session and answers. It reports whether the client is let in.
 func (b *Broker) connect(c *conn) bool {
 	c.in = frame.NewReader(c, c.limits.frame())
+	c.in.Hold = c.mayHold
 	p, err := c.next()
 	if err != nil {
 		return false

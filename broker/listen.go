@@ -126,6 +126,7 @@ func (b *Broker) guarded(c *conn, do func(*conn) bool) (ok bool) {
 func (b *Broker) depart(c *conn) {
 	_ = c.Close() // at most the second time
 	b.guarded(c, b.release)
+	c.reading.pay(b)
 	close(c.gone)
 	<-c.out.finished
 	b.conns.remove(c)

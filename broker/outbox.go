@@ -34,8 +34,9 @@ type outbox struct {
 	grace    *time.Timer
 	finished chan struct{}
 	messages int  // in pile
+	sending  int  // bytes that were in pile and are being sent
 	full     bool // a message was turned away: the session is told when there is room
-	tab      tab  // of pile, and of what of it is being sent
+	tab      tab  // of pile, and of what is being sent
 
 	aliases     map[string]uint16 // of topics, as the client was told
 	mostAliases uint16            // that the client takes, and we give
@@ -105,9 +106,11 @@ func (c *conn) flush() {
 		o.mu.Lock()
 		pending, full := o.pile, o.full
 		o.pile, o.messages, o.full = pile{}, 0, false
+		o.sending = pending.size
 		if pending.size == 0 {
 			o.flushing = false
-			o.tab.pay(c.broker, c.identity())
+			o.tab.pay(c.broker)
+			o.changed.Broadcast()
 			closed := o.closed
 			o.mu.Unlock()
 			if closed {
@@ -205,9 +208,9 @@ func (c *conn) waitRoom() {
 	}
 }
 
-// mayQueue reports whether there is room for so many bytes in the outbox. out.mu is held.
+// mayQueue reports whether there is room for so many bytes in the outbox, beside what is being sent. out.mu is held.
 func (c *conn) mayQueue(bytes int) bool {
-	return c.listener == nil || c.out.tab.reach(c.broker, c.identity(), bytes)
+	return c.listener == nil || c.out.tab.reach(c.broker, c.identity(), c.out.sending+bytes)
 }
 
 // written is what became of a message.

@@ -93,13 +93,13 @@ func (s *session) attrs() slog.Attr {
 // attach gives the session a connection. What waits for an acknowledgement is sent again, in its order, before anything
 // new (section 4.4).
 func (s *session) attach(c *conn, version byte, window uint16, keep time.Duration) {
-	if !s.take(c, version, window, keep) {
-		c.kick(ReasonStoredFull, packets.ErrQuotaExceeded)
+	if full := s.take(c, version, window, keep); full != "" {
+		c.kick(full, packets.ErrQuotaExceeded)
 	}
 }
 
-// take reports whether there was room for the will.
-func (s *session) take(c *conn, version byte, window uint16, keep time.Duration) bool {
+// take returns what there was no room for the will in, if so it was.
+func (s *session) take(c *conn, version byte, window uint16, keep time.Duration) (full Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn, s.version, s.keep, s.away = c, version, keep, time.Time{}
@@ -112,10 +112,12 @@ func (s *session) take(c *conn, version byte, window uint16, keep time.Duration)
 		s.kept = s.broker.keeper.stores()
 	}
 	s.passing = !s.lasting && c.listener != nil
-	dropped := s.dropLargeWill()
 	s.keepRecord()
+	if s.dropLargeWill() {
+		full = s.full()
+	}
 	s.pump()
-	return !dropped
+	return full
 }
 
 // detach takes the connection away. keep is how long the session stays.

@@ -86,7 +86,7 @@ func (s *session) count(u usage) {
 		s.broker.stored.count(s.identity, u)
 	case s.passing:
 		if s.stored = s.stored.plus(u); s.stored.weight() <= freeRoom {
-			s.tab.pay(s.broker, s.identity)
+			s.tab.pay(s.broker)
 		}
 	}
 }
@@ -143,7 +143,7 @@ func (s *session) outlive() {
 
 // countWill is called when the will has changed.
 func (s *session) countWill() {
-	if !s.lasting {
+	if !s.lasting && !s.passing {
 		return
 	}
 	bytes := 0

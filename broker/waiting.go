@@ -4,7 +4,8 @@ package broker
 // beyond a little is claimed from a room that all share, in blocks, because messages come too fast to claim for each.
 
 const (
-	// freeRoom is what a connection's outbox, and a session that ends with its connection, may have in any case.
+	// freeRoom is what a connection's outbox, what has come of a packet on it, and a session that ends with its connection may
+	// each have in any case.
 	freeRoom = 16 << 10
 	// roomBlock is what is claimed at once.
 	roomBlock = 16 << 10
@@ -15,8 +16,11 @@ const (
 // weight is what a usage takes in memory.
 func (u usage) weight() int { return u.bytes + messageOverhead*u.messages }
 
-// tab is what has been claimed. Its owner guards it.
-type tab struct{ claimed int }
+// tab is what has been claimed, and for whom. Its owner guards it.
+type tab struct {
+	claimed  int
+	identity string
+}
 
 // reach reports whether there is room for so many bytes in all.
 func (t *tab) reach(b *Broker, identity string, bytes int) bool {
@@ -24,8 +28,11 @@ func (t *tab) reach(b *Broker, identity string, bytes int) bool {
 	if short <= 0 {
 		return true
 	}
+	if t.claimed == 0 {
+		t.identity = identity // who is not known yet may be later
+	}
 	more := (short + roomBlock - 1) / roomBlock * roomBlock
-	if !b.waiting.claim(usage{bytes: b.limits.Load().MaxWaitingBytes}, identity, usage{bytes: more}) {
+	if !b.waiting.claim(usage{bytes: b.limits.Load().MaxWaitingBytes}, t.identity, usage{bytes: more}) {
 		return false
 	}
 	t.claimed += more
@@ -33,9 +40,20 @@ func (t *tab) reach(b *Broker, identity string, bytes int) bool {
 }
 
 // pay gives everything back.
-func (t *tab) pay(b *Broker, identity string) {
+func (t *tab) pay(b *Broker) {
 	if t.claimed > 0 {
-		b.waiting.count(identity, usage{bytes: -t.claimed})
+		b.waiting.count(t.identity, usage{bytes: -t.claimed})
 		t.claimed = 0
 	}
+}
+
+// mayHold reports whether there is room for so many bytes of what has come on the connection and is no whole packet yet.
+func (c *conn) mayHold(bytes int) bool {
+	if c.listener == nil {
+		return true
+	}
+	if bytes <= freeRoom {
+		c.reading.pay(c.broker)
+	}
+	return c.reading.reach(c.broker, c.identity(), bytes)
 }

@@ -137,3 +137,122 @@ func TestSubscriptionsShareTheRoom(t *testing.T) {
 	s.Disconnect("mallory")
 	eventually(t, "nothing waits any more", func() bool { return s.Stats().WaitingBytes == 0 })
 }
+
+// And with packets that have come in part: what they announce need never come.
+func TestPartialPacketsShareTheRoom(t *testing.T) {
+	s := start(t, smallRoom)
+	part := slices.Concat(packet(0x32, str("x"), []byte{0, 7, 0}, make([]byte, 120<<10)))[:100<<10]
+	crowd := s.crowd(t, "mallory", 16)
+	for _, c := range crowd {
+		c.send(t, part)
+	}
+	refused := func() uint64 { return s.Stats().ByReason[broker.ReasonWaitingFull] }
+	const fit = waitingShare / (112 << 10) // of a buffer of 128 KiB 16 are free
+	eventually(t, "those beyond are refused", func() bool {
+		s.wantRoom(t)
+		return refused() == uint64(len(crowd)-fit)
+	})
+	s.connect(t, "alice", "").publish(t, "x", strings.Repeat("x", 120<<10), 1)
+	told := 0
+	for _, c := range crowd {
+		_ = c.CloseWrite() // who was not sent away has lost its packet
+		if bye, err := readPacket(c); err == nil && bye[0] == 0xe0 && bye[2] == 0x97 {
+			told++
+		}
+	}
+	if told != len(crowd)-fit {
+		t.Errorf("%d were told, want %d", told, len(crowd)-fit)
+	}
+	eventually(t, "nothing waits any more", func() bool { return s.Stats().WaitingBytes == 0 })
+}
+
+// A packet that has been read takes no room while the client says nothing more.
+func TestLargePacketsLeaveTheRoom(t *testing.T) {
+	s := start(t, smallRoom)
+	for _, c := range s.crowd(t, "alice", 16) {
+		c.send(t, packet(0x30, str("x"), []byte{0}, make([]byte, 120<<10)))
+		c.alive(t, "who has sent a large packet")
+	}
+	eventually(t, "nothing waits", func() bool { return s.Stats().WaitingBytes == 0 })
+}
+
+// And with wills, which are kept for as long as their connections.
+func TestWillsShareTheRoom(t *testing.T) {
+	s := start(t, smallRoom)
+	hello := func(id string) []byte {
+		return packet(0x10, str("MQTT"), []byte{5, 6, 0, 60, 0}, str(id), []byte{0}, str("w"), str(string(make([]byte, 60000))))
+	}
+	refused := 0
+	for n := range 20 {
+		c, _ := s.resume(t, "mallory", hello(fmt.Sprint(n)))
+		c.send(t, []byte{0xc0, 0})
+		if answer := c.read(t); answer[0] == 0xe0 && answer[2] == 0x97 {
+			refused++
+		}
+		s.wantRoom(t)
+	}
+	if n := s.Stats().ByReason[broker.ReasonWaitingFull]; refused == 0 || n != uint64(refused) {
+		t.Errorf("%d refused, %d counted", refused, n)
+	}
+	c, _ := s.resume(t, "alice", hello("alice"))
+	c.alive(t, "who has a will like that")
+	s.Disconnect("mallory")
+	s.Disconnect("alice")
+	eventually(t, "nothing waits any more", func() bool { return s.Stats().WaitingBytes == 0 })
+}
+
+// pipes is a listener whose connections hold nothing that was not read.
+type pipes struct {
+	accepted, ended chan net.Conn
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accepted:
+		return c, nil
+	case <-p.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	close(p.ended)
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// What is being written counts until it is, like what waits behind it.
+func TestWhatIsBeingWrittenTakesRoom(t *testing.T) {
+	const size = 100 << 10
+	p := &pipes{accepted: make(chan net.Conn), ended: make(chan net.Conn)}
+	s := start(t, func(c *broker.Config) {
+		smallRoom(c)
+		c.Limits.MaxWaitingBytes = 4 * size
+		c.Listeners = append(c.Listeners, broker.Listener{Name: "pipe", Net: p, Plain: true, Authenticate: anyName})
+	})
+	near, far := net.Pipe()
+	defer near.Close() //nolint:errcheck // it is the end
+	p.accepted <- far
+	exchange := func(out []byte) {
+		t.Helper()
+		if _, err := near.Write(out); err != nil {
+			t.Fatal(err)
+		}
+		must(readPacket(near))(t)
+	}
+	exchange(packet(0x10, str("MQTT"), []byte{4, 0x82, 0, 60}, str("id"), str("mallory")))
+	exchange(packet(0x82, []byte{0, 1}, str("flood"), []byte{0}))
+	alice := s.connect(t, "alice", "")
+	sent := s.Stats().Sent
+	alice.publish(t, "flood", strings.Repeat("x", size), 1)
+	if _, err := near.Read(make([]byte, 1)); err != nil { // the first is being written now
+		t.Fatal(err)
+	}
+	for s.Stats().ByReason[broker.ReasonQueueFull] == 0 {
+		alice.publish(t, "flood", strings.Repeat("x", size), 1)
+	}
+	if n := s.Stats().Sent - sent; n != 2 {
+		t.Errorf("%d messages are being written or wait, want 2", n)
+	}
+}

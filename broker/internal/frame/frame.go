@@ -63,6 +63,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("mqtt packet refused: %s (0x%02x)", e.Text, e.Code)
 }
 
+// ErrNoRoom is the error where Reader.Hold has denied a packet its room.
+var ErrNoRoom error = &Error{CodeQuotaExceeded, "no room for a packet of that size at the moment"}
+
 func malformed(text string) error { return &Error{CodeMalformed, text} }
 
 func protocolError(text string) error { return &Error{CodeProtocolError, text} }

@@ -20,6 +20,10 @@ func (p Packet) First() byte { return p.Whole[0] }
 
 // Reader takes the whole, well-formed packets out of a byte stream. It is not safe for concurrent use.
 type Reader struct {
+	// Hold, unless nil, is asked before a packet that has come in part takes so many bytes, of more than 16 KiB. It is told,
+	// by fewer, when that is over.
+	Hold func(bytes int) bool
+
 	src     io.Reader
 	checker checker
 	buf     []byte
@@ -88,7 +92,10 @@ func (k *checker) early(first byte) error {
 
 // fill reads once. All whole packets have been returned.
 func (r *Reader) fill() {
-	r.makeRoom()
+	if !r.makeRoom() {
+		r.err = ErrNoRoom
+		return
+	}
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
 	r.busy = r.end == len(r.buf)
@@ -100,17 +107,25 @@ func (r *Reader) fill() {
 	}
 }
 
-func (r *Reader) makeRoom() {
+func (r *Reader) makeRoom() bool {
 	pending := r.end - r.start
 	switch {
 	case pending == 0 && len(r.buf) > keptBytes:
 		r.buf = make([]byte, initialBytes)
+		if r.Hold != nil {
+			r.Hold(initialBytes)
+		}
 	case pending == len(r.buf), r.busy && len(r.buf) < keptBytes:
-		bigger := make([]byte, min(2*len(r.buf), max(r.checker.limits.PacketBytes, keptBytes)))
+		size := min(2*len(r.buf), max(r.checker.limits.PacketBytes, keptBytes))
+		if size > keptBytes && r.Hold != nil && !r.Hold(size) {
+			return false
+		}
+		bigger := make([]byte, size)
 		copy(bigger, r.buf[r.start:r.end])
 		r.buf = bigger
 	case r.start > 0:
 		copy(r.buf, r.buf[r.start:r.end])
 	}
 	r.start, r.end = 0, pending
+	return true
 }
