@@ -64,6 +64,7 @@ func New(cfg Config) (*Broker, error) {
 		version:   cfg.Version,
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},
+		retained:  retained{of: map[string]usage{}},
 		keeper:    keeper{config: cfg.Persistence},
 		stored:    stored{of: map[string]usage{}},
 		waiting:   stored{of: map[string]usage{}},

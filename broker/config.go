@@ -110,8 +110,11 @@ type Limits struct {
 	// delivered to that session. More than 65535 have no identifiers.
 	MaxInflight, MaxInflightBytes int
 	// MaxRetained and MaxRetainedBytes bound the retained messages of all clients; the bytes are those of topics, payloads
-	// and properties. A publish beyond is refused. What the node retains does not count.
+	// and properties. A publish beyond is refused, but for one that takes no more than what it replaces. What the node retains
+	// does not count.
 	MaxRetained, MaxRetainedBytes int
+	// MaxRetainedPerIdentity and MaxRetainedBytesPerIdentity are the same for what one identity was the last to publish.
+	MaxRetainedPerIdentity, MaxRetainedBytesPerIdentity int
 	// MaxStoredMessages and MaxStoredBytes bound what the sessions of all clients hold that outlive their connections:
 	// the QoS 1 and 2 messages they have not acknowledged, once for each session, and in bytes also subscriptions, wills,
 	// and for each of all these the session's name and 64. One identity may hold as much as it leaves to the others, and
@@ -142,36 +145,38 @@ type Limits struct {
 // DefaultLimits returns the limits used where Config.Limits says nothing.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxPacketBytes:           128 << 10,
-		MaxConnections:           1024,
-		MaxConnectionsPerAddress: 512,
-		MaxConnectRate:           200,
-		MaxPending:               256,
-		MaxPendingPerAddress:     128,
-		ConnectTimeout:           10 * time.Second,
-		WriteTimeout:             10 * time.Second,
-		MaxKeepAlive:             time.Hour,
-		MaxSessionExpiry:         24 * time.Hour,
-		MaxStoredSessions:        32,
-		MaxSubscriptions:         128,
-		MaxFilters:               64,
-		MaxTopicBytes:            512,
-		MaxTopicLevels:           16,
-		MaxTopicAliases:          10,
-		MaxClientIDBytes:         256,
-		MaxUserProperties:        32,
-		MaxInflight:              4096,
-		MaxInflightBytes:         8 << 20,
-		MaxRetained:              16384,
-		MaxRetainedBytes:         16 << 20,
-		MaxStoredMessages:        65536,
-		MaxStoredBytes:           64 << 20,
-		ReceiveMaximum:           1024,
-		MaxPublishRate:           20000,
-		MaxPublishBytesRate:      32 << 20,
-		MaxQueuedMessages:        8192,
-		MaxQueuedBytes:           1 << 20,
-		MaxWaitingBytes:          64 << 20,
+		MaxPacketBytes:              128 << 10,
+		MaxConnections:              1024,
+		MaxConnectionsPerAddress:    512,
+		MaxConnectRate:              200,
+		MaxPending:                  256,
+		MaxPendingPerAddress:        128,
+		ConnectTimeout:              10 * time.Second,
+		WriteTimeout:                10 * time.Second,
+		MaxKeepAlive:                time.Hour,
+		MaxSessionExpiry:            24 * time.Hour,
+		MaxStoredSessions:           32,
+		MaxSubscriptions:            128,
+		MaxFilters:                  64,
+		MaxTopicBytes:               512,
+		MaxTopicLevels:              16,
+		MaxTopicAliases:             10,
+		MaxClientIDBytes:            256,
+		MaxUserProperties:           32,
+		MaxInflight:                 4096,
+		MaxInflightBytes:            8 << 20,
+		MaxRetained:                 16384,
+		MaxRetainedBytes:            16 << 20,
+		MaxRetainedPerIdentity:      8192,
+		MaxRetainedBytesPerIdentity: 8 << 20,
+		MaxStoredMessages:           65536,
+		MaxStoredBytes:              64 << 20,
+		ReceiveMaximum:              1024,
+		MaxPublishRate:              20000,
+		MaxPublishBytesRate:         32 << 20,
+		MaxQueuedMessages:           8192,
+		MaxQueuedBytes:              1 << 20,
+		MaxWaitingBytes:             64 << 20,
 	}
 }
 
@@ -208,6 +213,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.MaxInflightBytes, d.MaxInflightBytes},
 		{&l.MaxRetained, d.MaxRetained},
 		{&l.MaxRetainedBytes, d.MaxRetainedBytes},
+		{&l.MaxRetainedPerIdentity, d.MaxRetainedPerIdentity},
+		{&l.MaxRetainedBytesPerIdentity, d.MaxRetainedBytesPerIdentity},
 		{&l.MaxStoredMessages, d.MaxStoredMessages},
 		{&l.MaxStoredBytes, d.MaxStoredBytes},
 		{&l.ReceiveMaximum, d.ReceiveMaximum},

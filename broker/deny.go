@@ -1,10 +1,6 @@
 package broker
 
-import (
-	"strings"
-
-	"github.com/mochi-mqtt/server/v2/packets"
-)
+import "github.com/mochi-mqtt/server/v2/packets"
 
 // expel ends what identities that the policy denies have here: their connections, the sessions kept for them with all
 // that waits in those, their wills, the messages they left retained, and those that wait for others. A message that has
@@ -34,10 +30,7 @@ func (b *Broker) expelLate(c *conn) {
 }
 
 // deniesOrigin reports whether a message came from an identity that is denied.
-func (p *policy) deniesOrigin(m *message) bool {
-	identity, _, _ := strings.Cut(m.origin, ":")
-	return p.denied[identity]
-}
+func (p *policy) deniesOrigin(m *message) bool { return p.denied[m.sender()] }
 
 // forgetDenied forgets the sessions of denied identities that are away. Those with a connection end with it.
 func (t *sessions) forgetDenied(b *Broker, p *policy) {

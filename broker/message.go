@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -62,6 +63,12 @@ func passedOn(p *packets.Properties) []byte {
 		b = appendString(b, u.Val)
 	}
 	return b
+}
+
+// sender is the identity it came from, "" for none and for clients without a name.
+func (m *message) sender() string {
+	identity, _, _ := strings.Cut(m.origin, ":")
+	return identity
 }
 
 func (m *message) expired(now int64) bool { return m.expires != 0 && now >= m.expires }

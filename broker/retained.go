@@ -9,7 +9,8 @@ type retained struct {
 	count    int
 	expiring int // messages that expire
 	// Those that limits count: the node's own are not among them.
-	limited, limitedBytes int
+	limited usage
+	of      map[string]usage // of them, by who was the last to publish
 }
 
 // set keeps a retained message, or with an empty one forgets the topic's. It reports false if there is no room. need is
@@ -40,37 +41,49 @@ func (r *retained) hasRoomFor(l *Limits, m, old *message) bool {
 	if m.own {
 		return true
 	}
-	count, bytes := r.limited+1, r.limitedBytes+m.size()
+	sender, cost := m.sender(), usage{1, m.size()}
+	all, own := cost, cost // more than there is now
 	if old != nil && !old.own {
-		count, bytes = count-1, bytes-old.size()
+		before := usage{1, old.size()}
+		if all = all.minus(before); old.sender() == sender {
+			own = own.minus(before)
+		}
 	}
-	return count <= l.MaxRetained && bytes <= l.MaxRetainedBytes
+	return all.fits(r.limited, usage{l.MaxRetained, l.MaxRetainedBytes}) &&
+		own.fits(r.of[sender], usage{l.MaxRetainedPerIdentity, l.MaxRetainedBytesPerIdentity})
+}
+
+// fits reports whether there is room for as much more. What is no more always fits: limits may have been lowered.
+func (u usage) fits(now, most usage) bool {
+	return (u.messages <= 0 || now.messages+u.messages <= most.messages) && (u.bytes <= 0 || now.bytes+u.bytes <= most.bytes)
+}
+
+// account counts a message in (1) or out (-1). r.mu is held.
+func (r *retained) account(m *message, sign int) {
+	r.count += sign
+	if m.expires != 0 {
+		r.expiring += sign
+	}
+	if m.own {
+		return
+	}
+	sender, u := m.sender(), usage{sign, sign * m.size()}
+	r.limited = r.limited.plus(u)
+	if r.of[sender] = r.of[sender].plus(u); r.of[sender] == (usage{}) {
+		delete(r.of, sender)
+	}
 }
 
 // add counts a message in. r.mu is held, and the topic has none.
 func (r *retained) add(m *message) {
 	r.topics.put(m.topic, m)
-	r.count++
-	if m.expires != 0 {
-		r.expiring++
-	}
-	if !m.own {
-		r.limited++
-		r.limitedBytes += m.size()
-	}
+	r.account(m, 1)
 }
 
 // drop counts a message out, which stays stored. r.mu is held.
 func (r *retained) drop(m *message) {
 	r.topics.remove(m.topic)
-	r.count--
-	if m.expires != 0 {
-		r.expiring--
-	}
-	if !m.own {
-		r.limited--
-		r.limitedBytes -= m.size()
-	}
+	r.account(m, -1)
 }
 
 // search returns the messages on the topics that a filter matches, and how many levels it had to look at.
@@ -116,7 +129,7 @@ func (r *retained) forget(b *Broker, over func(*message) bool) {
 func (r *retained) size() (messages, bytes int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.count, r.limitedBytes
+	return r.count, r.limited.bytes
 }
 
 func (r *retained) len() int {

@@ -37,7 +37,7 @@ const (
 	ReasonTooManySubscriptions Reason = "too-many-subscriptions"  // MaxSubscriptions
 	ReasonDelivery             Reason = "delivery-not-permitted"  // a subscription that the policy no longer allows
 	ReasonQueueFull            Reason = "queue-full"              // a message a client had no room for
-	ReasonRetainedFull         Reason = "retained-full"           // a retained message beyond MaxRetained or MaxRetainedBytes
+	ReasonRetainedFull         Reason = "retained-full"           // a retained message beyond MaxRetained or MaxRetainedBytes, of all or of an identity
 	ReasonStoredFull           Reason = "stored-full"             // what a session has no room for beyond MaxStoredMessages or MaxStoredBytes
 	ReasonWaitingFull          Reason = "waiting-full"            // what a connected client has no room for beyond MaxWaitingBytes
 	ReasonStorage              Reason = "storage"                 // a message that could not be written to the disk
