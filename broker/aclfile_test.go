@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pinseal/broker"
@@ -445,4 +446,50 @@ func writeFile(tb testing.TB, name, text string) string {
 	path := filepath.Join(tb.TempDir(), name)
 	save(tb, path, text)
 	return path
+}
+
+// What was on its way when a policy changed is not delivered later.
+func TestPolicyChangesDuringAStream(t *testing.T) {
+	reading := func(filter string) *broker.Policy {
+		text := "user alice\ntopic read " + filter + "\nuser bob\ntopic write #\n"
+		return &broker.Policy{ACLFile: must(broker.ParseACLFile("acl", []byte(text)))(t)}
+	}
+	s := start(t, func(c *broker.Config) { c.Policy = reading("#") })
+	c, _ := s.resume(t, "alice", connect5("id", 0x21, 0, 1)) // one unacknowledged message at a time
+	c.subscribes(t, 5, "#", 1)
+	bob := s.connect(t, "bob", "")
+	var crowd []*client
+	for range 4 {
+		crowd = append(crowd, s.connect(t, "bob", ""))
+	}
+	for range 20 {
+		bob.publish(t, "a", "first", 1)
+		first := c.read(t)
+		var stream sync.WaitGroup
+		stop := make(chan struct{})
+		for _, b := range crowd {
+			stream.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						b.Publish("b", 1, false, "x").Wait()
+					}
+				}
+			})
+		}
+		sent := s.Stats().Received
+		eventually(t, "a stream", func() bool { return s.Stats().Received > sent+100 })
+		if err := s.SetPolicy(reading("a")); err != nil {
+			t.Fatal(err)
+		}
+		close(stop)
+		stream.Wait()
+		c.send(t, packet(0x40, first[5:7]))
+		c.nothingMore(t)
+		if err := s.SetPolicy(reading("#")); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -23,8 +23,8 @@ func (b *Broker) expel() {
 }
 
 // expelLate is called when a message is on its way that was judged by a policy which may have changed since.
-func (b *Broker) expelLate(c *conn) {
-	if b.policy.Load().denied[c.identity()] {
+func (b *Broker) expelLate(identity string) {
+	if b.policy.Load().denied[identity] {
 		b.expel()
 	}
 }

@@ -67,7 +67,7 @@ func (b *Broker) readPublish(c *conn, s *session, pk *packets.Packet) {
 	}
 	if reason == "" {
 		p, reason = b.publish(m)
-		b.expelLate(c)
+		b.expelLate(s.identity)
 	}
 	if reason != "" {
 		b.denied(reason, c, m.topic)

@@ -135,7 +135,8 @@ func (s *session) detach(keep time.Duration) {
 // is away or behind. retained says that it is sent because of a new subscription. need is what must be on disk before
 // the publisher may be told that its message is safe.
 func (s *session) deliver(m *message, t *target, retained bool) (d *delivery, need mark) {
-	if !s.mayReceive(m.topic) {
+	g := s.grants()
+	if !g.mayReceive(m.topic) {
 		s.broker.withheld(s, m.topic)
 		return nil, 0
 	}
@@ -143,6 +144,9 @@ func (s *session) deliver(m *message, t *target, retained bool) (d *delivery, ne
 	var lost Reason
 	if d.qos > 0 {
 		need, lost = s.enqueue(d)
+		if s.broker.policy.Load() != g.policy { // it has changed since it was asked, and SetPolicy may have been here before
+			s.dropForbidden()
+		}
 	} else if !s.sendOnce(d) {
 		lost = ReasonQueueFull
 	}
@@ -317,6 +321,12 @@ func (s *session) dropIf(over func(*message) bool) {
 		}
 		return revoked
 	})
+}
+
+// dropForbidden drops what the policy does not allow.
+func (s *session) dropForbidden() {
+	g := s.grants()
+	s.dropIf(func(m *message) bool { return !g.mayReceive(m.topic) })
 }
 
 // drop removes deliveries. s.mu is held.

@@ -182,6 +182,7 @@ func (b *Broker) publishWill(s *session, w *will) {
 	if _, reason := b.publish(m); reason != "" {
 		b.denied(reason, s, m.topic)
 	}
+	b.expelLate(s.identity)
 }
 
 // keepFor is how long the session of a client that has gone is kept.

@@ -171,7 +171,7 @@ func (b *Broker) endSubscriptions(s *session) {
 			s.lower(sub, d.MaxQoS)
 		}
 	}
-	s.dropIf(func(m *message) bool { return !g.mayReceive(m.topic) })
+	s.dropForbidden()
 }
 
 // lower lowers a subscription, unless the client has just ended or replaced it.
