@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -63,6 +64,10 @@ func (a *Agent) act(o *output, c *command) {
 		a.refuse(c.job, id, err)
 		return
 	}
+	if err := a.stillFresh(c); err != nil {
+		a.refuse(c.job, c.id, err)
+		return
+	}
 	detail, err := o.actuator.Do(c.command)
 	if ruled, ok := errors.AsType[*actuator.RefusedError](err); ok {
 		a.refuse(c.job, c.id, signing.Refuse(signing.ReasonNotPermitted, "%v", ruled))
@@ -91,6 +96,15 @@ func (a *Agent) repermit(o *output, c *command) (ident, error) {
 	}
 	c.id = c.ident()
 	return c.id, c.permit(o, p.permits[permitKey{c.id.signer, o.name}], c.id.signer)
+}
+
+// stillFresh repeats step 8 for a command that was fresh, and has waited since for the disk or for the commands before it.
+func (a *Agent) stillFresh(c *command) error {
+	const notAtAll = time.Second
+	if c.fresh.IsZero() || a.cfg.Clock.Now().Sub(c.fresh) < notAtAll {
+		return nil
+	}
+	return a.checkCommandFresh(c.job)
 }
 
 // follow publishes what an output shows whenever it changes.

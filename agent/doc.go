@@ -26,7 +26,8 @@
 //
 // Signatures are verified in parallel, everything after that in the order of arrival: one order for each output, over
 // all its topics. Many commands may wait for one commit of the replay database; they are acted on in order when it is
-// done. The broker gets its acknowledgement after that commit, and verdicts and states leave on their own time: a slow
+// done; one that has waited until it is stale, or its signer may no longer command that, is refused then, and its number
+// stays used. The broker gets its acknowledgement after that commit, and verdicts and states leave on their own time: a slow
 // or absent broker does not hold up a command.
 //
 // Step 12 is the [Actuator]'s. What a safety rule of the output forbids at that moment ends there as not-permitted, with

@@ -122,7 +122,7 @@ func (c *command) decode(o *output, permitted actions) (err error) {
 	if err != nil {
 		return err
 	}
-	c.command.Signed = c.timed
+	c.command.Signed = !c.fresh.IsZero()
 	return c.permit(o, permitted, c.id.signer)
 }
 
@@ -243,7 +243,7 @@ func (a *Agent) checkCommandFresh(j *job) error {
 			"the node lost its record of what it had accepted, and takes only what was sealed after %s",
 			since.UTC().Format(time.RFC3339))
 	}
-	j.timed = true
+	j.fresh = a.cfg.Clock.Now()
 	return nil
 }
 

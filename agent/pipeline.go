@@ -2,6 +2,7 @@ package agent
 
 import (
 	"sync"
+	"time"
 
 	"pinseal/agent/actuator"
 	"pinseal/signing"
@@ -31,8 +32,8 @@ type job struct {
 	verified chan struct{} // closed when the following are set
 	message  *signing.Message
 	old      *boxtec.Message
-	value    []byte // what the message says, once it was opened
-	timed    bool   // a trusted clock says that it is fresh
+	value    []byte    // what the message says, once it was opened
+	fresh    time.Time // when a trusted clock said that it is; zero: none has
 	err      error
 }
 

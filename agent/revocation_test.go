@@ -64,6 +64,28 @@ func TestRevocationReachesWhatWasAccepted(t *testing.T) {
 	}
 }
 
+// A command that was fresh when it was accepted, and has waited since, for the disk or for those before it, is not obeyed
+// when it has become stale meanwhile.
+func TestCommandsGetStaleWhileTheyWait(t *testing.T) {
+	n := startNode(t, setup{})
+	gate := make(chan struct{})
+	n.led.gate = gate
+	n.publish(ledTopic, n.sealed(t, "operator", ledTopic, `"on"`, aged(-4*time.Second))) // is held while it drives the line, or before
+	n.accepted(n.sealed(t, "operator", ledTopic, `"off"`))
+	n.accepted(n.sealed(t, "operator", ledTopic, `"on"`, aged(-4*time.Second)))
+	n.accepted(n.sealed(t, "operator", ledTopic, `"off"`, aged(-4*time.Second), func(c *signing.Claims) { c.Expires = time.Now().Add(20 * time.Second) }))
+	n.clock.shift.Store(int64(31 * time.Second))
+	close(gate)
+	for i, want := range []signing.Reason{signing.ReasonApplied, signing.ReasonStale, signing.ReasonApplied, signing.ReasonStale} {
+		if v := n.verdict("operator"); v.Reason != want {
+			t.Errorf("command %d: %s (%s), want %s", i, v.Reason, v.Detail, want)
+		}
+	}
+	if !n.led.On() || n.led.count() != 2 {
+		t.Errorf("driven %d times, on %v", n.led.count(), n.led.On())
+	}
+}
+
 // A key that is given to somebody else speaks for that one from then on, in messages under way too.
 func TestKeyChangesHandsUnderWay(t *testing.T) {
 	n := startNode(t, setup{})
