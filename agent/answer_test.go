@@ -58,3 +58,22 @@ func TestVerdictsBesideOneThatIsNotSealed(t *testing.T) {
 		t.Errorf("%d verdicts were not sent", got)
 	}
 }
+
+// A traced message that says it is the node's own comes to its end as well.
+func TestTraceOfOwn(t *testing.T) {
+	n := startNode(t, setup{})
+	done := make(chan struct{})
+	stop, err := n.agent.Trace(&agent.Tracer{
+		Wants: func(string, []byte) bool { return true }, Step: func(agent.Step) {}, Done: func() { close(done) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	n.publish(load, n.sealed(t, "node", load, `1`))
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("it is still being traced")
+	}
+}

@@ -29,6 +29,8 @@ func (a *Agent) receive(m mqtt.Message, ack func()) {
 	err := j.screen(m.Retained)
 	if errors.Is(err, errOwn) {
 		ack()
+		j.stopped(signing.ReasonUnknownKey, "the node's own, which it does not judge")
+		j.arrived()
 		return
 	}
 	if err == nil && !a.verifier.admit(&r.queue, j) {
