@@ -319,10 +319,15 @@ func TestQueueIsBounded(t *testing.T) {
 	for range 2 {
 		c.PublishAsync(mqtt.Message{Topic: "t", QoS: 1}, nil)
 	}
-	var got error
-	c.PublishAsync(mqtt.Message{Topic: "t", QoS: 1}, func(err error) { got = err })
-	if !errors.Is(got, mqtt.ErrQueueFull) {
-		t.Errorf("got %v", got)
+	for i, test := range []struct {
+		retained bool
+		want     error
+	}{{false, mqtt.ErrQueueFull}, {true, nil}, {false, mqtt.ErrQueueFull}, {true, mqtt.ErrQueueFull}} {
+		var got error
+		c.PublishAsync(mqtt.Message{Topic: "t", QoS: 1, Retained: test.retained}, func(err error) { got = err })
+		if !errors.Is(got, test.want) {
+			t.Errorf("message %d: got %v, want %v", i, got, test.want)
+		}
 	}
 }
 

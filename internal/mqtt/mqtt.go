@@ -62,7 +62,8 @@ type Config struct {
 	// MaxPayload in bytes protects the memory from oversized messages: of a longer payload more than MaxPayload bytes
 	// arrive, but perhaps not all. Zero means no limit but MQTT's own of 256 MB.
 	MaxPayload int
-	// MaxQueue is how many messages may wait to be sent; 16384 if zero.
+	// MaxQueue is how many messages may wait to be sent; 16384 if zero. Those that are retained may be half as many more:
+	// what is has room when what was has taken all of it.
 	MaxQueue int
 	// OnMessage gets every message, whichever subscription asked for it. The receiver calls ack once it needs no
 	// redelivery; ack never blocks, may be called from any goroutine, later, and more than once.

@@ -38,7 +38,7 @@ func (b *outbox) put(o *outgoing) error {
 	switch {
 	case b.closed != nil:
 		return b.closed
-	case len(b.unsent) >= b.limit:
+	case len(b.unsent) >= b.limit && (!o.Retained || len(b.unsent) >= b.limit+b.limit/2):
 		return ErrQueueFull
 	}
 	b.unsent = append(b.unsent, o)
