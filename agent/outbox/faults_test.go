@@ -146,6 +146,36 @@ func TestDiskAwayAndBack(t *testing.T) {
 	})
 }
 
+// While the database has no room the journal, which lies elsewhere, grows; it is not written anew for every message.
+func TestFullDiskAndJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var disk fillable
+		journal, renewed := filepath.Join(t.TempDir(), "journal"), 0
+		b := open(t, database(t), outbox.Options{Journal: journal, OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
+			switch name {
+			case journal + ".new":
+				renewed++
+				fallthrough
+			case journal:
+				return os.OpenFile(filepath.Clean(name), flag, perm)
+			}
+			return disk.OpenFile(name, flag, perm)
+		}})
+		_, stop := receive(t, b, silent)
+		disk.fill(t)
+		m := seal(t, newKey(t), 1)
+		for m.Number = 1; m.Number <= 1000; m.Number++ { // 450 kB
+			put(t, b, m)
+			synctest.Wait()
+		}
+		if renewed > 2 {
+			t.Errorf("the journal was written anew %d times", renewed)
+		}
+		stop()
+		_ = b.Close() // the disk is full
+	})
+}
+
 // A disk that stays full does not fill the memory: the oldest go.
 func TestFullDiskAndMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -156,7 +156,7 @@ func (b *Box) flushDue(now time.Time) (next time.Time) {
 		}
 	}
 	next = since.Add(b.options.FlushEvery)
-	full := b.journal.size > maxJournal
+	full := b.journal.size > maxJournal && !now.Before(b.again)
 	if full {
 		b.renewJournal()
 	}
