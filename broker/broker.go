@@ -27,6 +27,7 @@ type Broker struct {
 	policy    atomic.Pointer[policy]
 	watcher   atomic.Pointer[Watcher]
 	conns     conns
+	turns     turns
 	sessions  sessions
 	index     index
 	retained  retained
@@ -61,6 +62,7 @@ func New(cfg Config) (*Broker, error) {
 		hold:      cfg.Hold,
 		log:       cfg.Log,
 		conns:     newConns(),
+		turns:     newTurns(),
 		version:   cfg.Version,
 		sessions:  sessions{owners: map[string]*conn{}, all: map[string]*session{}},
 		rates:     publishRates{of: map[string]*publishRate{}},

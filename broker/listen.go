@@ -143,12 +143,11 @@ func (c *conn) handshake() error {
 	defer cancel()
 	p := &peer{}
 	if c.listener.TLS != nil {
-		c.tls = tls.Server(c.raw, c.listener.TLS)
-		if err := c.tls.HandshakeContext(ctx); err != nil {
+		var err error
+		if c.tls, err = c.broker.turns.shake(ctx, c.raw, c.listener.TLS); err != nil {
 			return err
 		}
 		c.Conn = c.tls
-		var err error
 		if p, err = c.named(); err != nil {
 			return err
 		}
