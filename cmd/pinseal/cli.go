@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,14 +114,26 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	if err != nil {
 		return report(std.err, err)
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(customary(args))
 	if err != nil {
 		return report(std.err, parseError(err))
 	}
 	return report(std.err, usageHint(parsed.Run(), parsed.Selected()))
+}
+
+// customary takes the words that people try first for those that it has.
+func customary(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "-h":
+		return []string{"--help"}
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 // report prints err as one line and, where there is a likely cure, a hint; it gives the exit code.

@@ -357,7 +357,11 @@ func (s *commander) noAnswer(topic string) error {
 }
 
 func noAnswerHint(c *client, topic topicName) string {
-	if len(c.topics) > 0 && !slices.Contains(c.topics, topic) && !isTelemetry(string(topic)) {
+	switch {
+	case slices.Contains(c.topics, topic) || isTelemetry(string(topic)):
+	case len(c.topics) == 0 && c.Bundle != "":
+		return fmt.Sprintf("as far as is known here, %s may command nothing; on the node, pinseal policy explain --as %s pub %s says more", c.Name, c.Name, topic)
+	case len(c.topics) > 0:
 		var known []string
 		for _, t := range c.topics {
 			known = append(known, string(t))

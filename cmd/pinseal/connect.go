@@ -267,8 +267,11 @@ func (c *client) explain(err error) error {
 
 // refusalHint is the likely cure where the broker does not want this client.
 func (c *client) refusalHint() string {
-	if c.Username != "" && c.Cert != "" {
+	switch {
+	case c.Username != "" && c.Cert != "":
 		return "the certificate says who you are: leave -u and -P out"
+	case c.Username != "":
+		return "user name or password are wrong; on the node, pinseal passwd sets them"
 	}
 	return "the node's log says why; whoever was revoked has to join again"
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -205,6 +206,12 @@ func explainJoin(err error, invitation enrol.Invitation) error {
 	}
 	if problem, hint := pki.Explain(err); hint != "" {
 		return withHint(fmt.Errorf("connecting to %s:%d: %s", invitation.Host, invitation.Port, problem), "%s", hint)
+	}
+	if request, ok := errors.AsType[*url.Error](err); ok { // without the URL, which means nothing here
+		err = fmt.Errorf("connecting to %s:%d: %w", invitation.Host, invitation.Port, request.Err)
+	}
+	if _, unknown := errors.AsType[*net.DNSError](err); unknown {
+		return withHint(err, "write the node's address in the place of %s in the line; names ending in .local need avahi and libnss-mdns", invitation.Host)
 	}
 	return withHint(err, "is the node running, and the port open? --host of pinseal device add names another way to it")
 }
