@@ -64,8 +64,14 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 	if err != nil {
 		return err
 	}
+	isNew := !exists(c.Out)
 	if err := device.create(pki.OpenJournal(l.journal())); err != nil {
 		return err
+	}
+	if isNew && !strings.HasPrefix(c.Out, l.bundles()+"/") { // those stay root's
+		if err := giveToCaller(c.Out); err != nil {
+			return err
+		}
 	}
 	if err := admit(l, c.Name); err != nil {
 		return err

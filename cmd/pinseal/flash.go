@@ -298,29 +298,7 @@ func (p *preparation) write(ctx context.Context, std streams) error {
 		err = errors.Join(err, os.RemoveAll(filepath.Dir(p.bundle[0].path)))
 		return withHint(err, "if the card is not what it was, write Raspberry Pi OS to it again and start over")
 	}
-	return p.giveToCaller()
-}
-
-// giveToCaller makes the bundle the user's who called sudo.
-func (p *preparation) giveToCaller() error {
-	to, ok := callerOfSudo()
-	if !ok {
-		return nil
-	}
-	for _, f := range p.bundle {
-		for _, path := range []string{f.path, filepath.Dir(f.path)} {
-			if err := os.Lchown(path, to.uid, to.gid); err != nil {
-				return fmt.Errorf("giving the bundle to who called sudo: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-func callerOfSudo() (owner, bool) {
-	uid, uidErr := strconv.Atoi(os.Getenv("SUDO_UID"))
-	gid, gidErr := strconv.Atoi(os.Getenv("SUDO_GID"))
-	return owner{uid, gid}, os.Geteuid() == 0 && uidErr == nil && gidErr == nil
+	return giveToCaller(filepath.Dir(p.bundle[0].path))
 }
 
 func (p *preparation) tell(w io.Writer, out string) error {

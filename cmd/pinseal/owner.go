@@ -159,3 +159,20 @@ func (c *runCmd) becomeServiceUser() error {
 	}
 	return nil
 }
+
+// giveToCaller makes a folder that root has just made, with all that is in it, the user's who called sudo: it is to be
+// carried to another machine.
+func giveToCaller(folder string) error {
+	uid, uidErr := strconv.Atoi(os.Getenv("SUDO_UID"))
+	gid, gidErr := strconv.Atoi(os.Getenv("SUDO_GID"))
+	if os.Geteuid() != 0 || uidErr != nil || gidErr != nil {
+		return nil
+	}
+	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, uid, gid))
+	})
+	if err != nil {
+		return fmt.Errorf("giving the bundle to who called sudo: %w", err)
+	}
+	return nil
+}
