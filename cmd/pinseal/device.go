@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +103,9 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 }
 
 func (c *deviceAddCmd) check(l layout, cfg *config) error {
+	if net.ParseIP(c.Host) == nil && strings.ContainsAny(c.Host, " /:[]") {
+		return usagef("%q is no host: a name or an address, without a port", c.Host)
+	}
 	if c.Name == string(cfg.Node) {
 		return usagef("%q is the node itself", c.Name)
 	}

@@ -29,19 +29,22 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var failed error
 	if own, err := os.Hostname(); err == nil && host == localName(own) {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return conn, err
 		}
+		failed = err // says more than that the name cannot be resolved
 	}
-	var failed error
 	for _, target := range lookupLocal(ctx, host) {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(target, port))
 		if err == nil {
 			return conn, nil
 		}
-		failed = err
+		if _, unknown := errors.AsType[*net.DNSError](err); !unknown || failed == nil {
+			failed = err
+		}
 	}
 	return nil, failed
 }

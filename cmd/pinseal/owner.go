@@ -163,16 +163,26 @@ func (c *runCmd) becomeServiceUser() error {
 // giveToCaller makes a folder that root has just made, with all that is in it, the user's who called sudo: it is to be
 // carried to another machine.
 func giveToCaller(folder string) error {
-	uid, uidErr := strconv.Atoi(os.Getenv("SUDO_UID"))
-	gid, gidErr := strconv.Atoi(os.Getenv("SUDO_GID"))
-	if os.Geteuid() != 0 || uidErr != nil || gidErr != nil {
+	to, ok := callerOfSudo()
+	if !ok {
 		return nil
 	}
-	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, uid, gid))
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return fmt.Errorf("giving the bundle to who called sudo: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // nothing is written through it
+	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, root.Lchown(path, to.uid, to.gid))
 	})
 	if err != nil {
 		return fmt.Errorf("giving the bundle to who called sudo: %w", err)
 	}
 	return nil
+}
+
+func callerOfSudo() (owner, bool) {
+	uid, uidErr := strconv.Atoi(os.Getenv("SUDO_UID"))
+	gid, gidErr := strconv.Atoi(os.Getenv("SUDO_GID"))
+	return owner{uid, gid}, os.Geteuid() == 0 && uidErr == nil && gidErr == nil
 }
