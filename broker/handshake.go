@@ -7,9 +7,9 @@ import (
 	"runtime"
 )
 
-// turns are what handshakes compute in turn: as many at a time as there are processors. A handshake takes as long as a
-// hundred messages, and strangers decide how many there are. Without this, whoever is let in already would share the
-// processors with all of them.
+// turns are what handshakes compute in: as many at a time as there are processors. A handshake costs much more than a
+// message, and strangers decide how many there are: without turns, whoever is let in already would share the processors
+// with all of them.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, runtime.GOMAXPROCS(0)) }
