@@ -20,12 +20,16 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := func() string {
-		conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(b.client.Port))))
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(b.client.Port))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()                                                            //nolint:errcheck // only looked at
-		return pki.SerialText(conn.(*tls.Conn).ConnectionState().PeerCertificates[0]) //nolint:forcetypeassert // a TLS dialer's
+		defer conn.Close() //nolint:errcheck // only looked at
+		secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+		if err := secured.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return pki.SerialText(secured.ConnectionState().PeerCertificates[0])
 	}
 	before := shown()
 	l := layoutUnder(dir)
