@@ -153,6 +153,21 @@ func (f encryptionFiles) publicNames() []string {
 	return slices.Compact(names)
 }
 
+// publicIDs are those of all keys that can be encrypted to.
+func (f encryptionFiles) publicIDs() ([]string, error) {
+	var ids []string
+	for _, name := range f.publicNames() {
+		known, err := readKeys(f.publicKey(name), encryption.ParsePublicKeys)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range known {
+			ids = append(ids, key.ID())
+		}
+	}
+	return ids, nil
+}
+
 // namesIn lists the names of files that are named so.
 func namesIn(dir, prefix, suffix string) []string {
 	if dir == "" {

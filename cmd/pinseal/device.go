@@ -112,6 +112,9 @@ func (c *deviceAddCmd) check(l layout, cfg *config) error {
 	if exists(l.signer(c.Name)) {
 		return withHint(fmt.Errorf("a signer is named %s already", c.Name), "choose another name, or revoke it first: %s", c.command("signer revoke "+c.Name))
 	}
+	if exists(l.encryption().sharedKey(c.Name)) { // whatever is encrypted to that name would be to both, and so to nobody
+		return withHint(fmt.Errorf("a shared key is named %s", c.Name), "choose another name; %s shows them", c.command("recipient list"))
+	}
 	if c.HomeAssistant && c.Out == "" {
 		return usagef("Home Assistant cannot join by itself: --out FOLDER is for its certificate and key")
 	}

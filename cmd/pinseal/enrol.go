@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -210,7 +211,14 @@ func (n joiningSigners) Check(device string, key *signing.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	known := &pki.RefusedError{Reason: enrol.ReasonKnownKey, Err: errors.New("this signing key is trusted already, or was revoked: make another")}
+	known := &pki.RefusedError{Reason: enrol.ReasonKnownKey, Err: errors.New("this signing key is trusted already, or was revoked, or is for encryption: make another")}
+	encrypting, err := n.layout.encryption().publicIDs()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(encrypting, key.ID()) {
+		return known
+	}
 	if _, trusted := keyring.Lookup(key.ID()); trusted {
 		return known
 	}

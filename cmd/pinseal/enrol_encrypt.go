@@ -9,6 +9,8 @@ import (
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
+	"pinseal/pki/enrol"
+	"pinseal/signing"
 	"pinseal/signing/encryption"
 )
 
@@ -25,7 +27,7 @@ func parseStrict(text []byte, to any) error {
 }
 
 // welcome answers a greeting: whom the device is to encrypt to. Its own key is kept once its certificate is issued.
-func (n *node) welcome(device string, text []byte) ([]byte, func() error, error) {
+func (n *node) welcome(device string, signKey *signing.PublicKey, text []byte) ([]byte, func() error, error) {
 	malformed := func(err error) error {
 		return &pki.RefusedError{Reason: pki.ReasonMalformed, Err: fmt.Errorf("the greeting: %w", err)}
 	}
@@ -40,6 +42,9 @@ func (n *node) welcome(device string, text []byte) ([]byte, func() error, error)
 	if err != nil {
 		return nil, nil, malformed(err)
 	}
+	if err := n.onlyEncrypts(keys[0], signKey); err != nil {
+		return nil, nil, err
+	}
 	var topics []topicName
 	for _, topic := range n.commandTopics(device) {
 		topics = append(topics, topicName(topic))
@@ -49,7 +54,25 @@ func (n *node) welcome(device string, text []byte) ([]byte, func() error, error)
 		return nil, nil, err
 	}
 	answer, err := json.Marshal(w)
-	return answer, func() error { return n.addRecipient(device, keys[0]) }, err
+	accept := func() error {
+		if err := n.onlyEncrypts(keys[0], signKey); err != nil { // others have joined meanwhile
+			return err
+		}
+		return n.addRecipient(device, keys[0])
+	}
+	return answer, accept, err
+}
+
+// onlyEncrypts wants a key that nobody signs with, nor will: a policy with such a one is refused, see separate.
+func (n *node) onlyEncrypts(key *encryption.PublicKey, signKey *signing.PublicKey) error {
+	keyring, err := readKeyring(n.layout)
+	if err != nil {
+		return err
+	}
+	if _, signs := keyring.Lookup(key.ID()); signs || key.ID() == signKey.ID() {
+		return &pki.RefusedError{Reason: enrol.ReasonKnownKey, Err: errors.New("somebody signs with the key for encryption: make another")}
+	}
+	return nil
 }
 
 // addRecipient keeps the key beside those of the other devices that joined.

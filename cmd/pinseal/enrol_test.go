@@ -1,15 +1,22 @@
 package main
 
 import (
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"pinseal/internal/freeport"
+	"pinseal/pki"
 	"pinseal/pki/enrol"
 )
 
@@ -95,6 +102,67 @@ func TestDamagedCodes(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"doctor", "--dir", dir}, std); code != exitFailed || !strings.Contains(out.String(), "hint: remove the file") {
 		t.Errorf("doctor: %d: %s", code, out.String())
+	}
+}
+
+// A key is for one thing. Where the node encrypts to a device, one that signs with the same key would keep every policy from
+// taking effect, a revocation among them, and the node from starting.
+func TestJoinWithOneKeyForTwoThings(t *testing.T) {
+	t.Parallel()
+	y := &years{t: t, dir: t.TempDir()}
+	y.do("init", "--dir", y.dir, "--node", "raspiflow", "--chip", "sim", "--listen", y.freeAddress(), "--enrol", y.freeAddress())
+	runNode(t, y.dir)
+	l := layoutUnder(y.dir)
+	newKey := func() crypto.Signer {
+		key, err := pki.GenerateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	greetingWith := func(key []byte) []byte {
+		text, err := json.Marshal(greeting{string(key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	publicOf := func(key crypto.Signer) []byte {
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	}
+	operators, err := os.ReadFile(l.signer("operator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypts, signs := newKey(), newKey()
+	join := func(name string, signing crypto.Signer, encryption []byte) error {
+		invitation, err := enrol.ParseInvitation(y.do("device", "add", name, "--dir", y.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = invitation.Join(t.Context(), enrol.Keys{TLS: newKey(), Signing: signing, Greeting: greetingWith(encryption)}, nil, time.Now())
+		return err
+	}
+	if err := join("good", newKey(), publicOf(encrypts)); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"its own signing key":            join("own", signs, publicOf(signs)),
+		"another's signing key":          join("other", newKey(), operators),
+		"to sign with an encryption key": join("reverse", encrypts, publicOf(newKey())),
+	} {
+		if refused, ok := errors.AsType[*pki.RefusedError](err); !ok || refused.Reason != enrol.ReasonKnownKey {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, name := range []string{"own", "other", "reverse"} {
+		if exists(l.signer(name)) || exists(l.encryption().publicKey(name)) {
+			t.Errorf("%s left a key behind", name)
+		}
 	}
 }
 

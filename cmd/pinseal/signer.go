@@ -13,7 +13,6 @@ import (
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing"
-	"pinseal/signing/encryption"
 	"pinseal/signing/replay"
 )
 
@@ -122,15 +121,9 @@ func notForEncryption(files encryptionFiles, signer string, keys []*signing.Publ
 	if err != nil {
 		return err
 	}
-	var ids []string
-	for _, name := range files.publicNames() {
-		known, err := readKeys(files.publicKey(name), encryption.ParsePublicKeys)
-		if err != nil {
-			return err
-		}
-		for _, key := range known {
-			ids = append(ids, key.ID())
-		}
+	ids, err := files.publicIDs()
+	if err != nil {
+		return err
 	}
 	return separate(ids, keyring)
 }

@@ -160,7 +160,7 @@ func must[T any](value T, err error) func(*testing.T) T {
 }
 
 // welcome repeats the greeting; one that says so is refused.
-func (n *node) welcome(name string, greeting []byte) ([]byte, func() error, error) {
+func (n *node) welcome(name string, _ *signing.PublicKey, greeting []byte) ([]byte, func() error, error) {
 	if string(greeting) == `"bad"` {
 		return nil, nil, &pki.RefusedError{Reason: pki.ReasonMalformed, Err: errors.New("bad")}
 	}

@@ -21,7 +21,7 @@ const (
 	ReasonRateLimited  Reason = "rate-limited"         // too many wrong codes or requests from this address, or renewals of this name
 	ReasonWrongToken   Reason = "wrong-token"          // no operator has it
 	ReasonNotPermitted Reason = "not-permitted"        // this name cannot be had this way
-	ReasonKnownKey     Reason = "known-key"            // the signing key is trusted already, or was revoked, or is the TLS key too
+	ReasonKnownKey     Reason = "known-key"            // the signing key is trusted already, or was revoked, or is the TLS key or one for encryption too
 	ReasonClock        Reason = "clock-unsynchronised" // the node does not know from when to when
 	ReasonFailed       Reason = "failed"               // not the asker's fault
 )

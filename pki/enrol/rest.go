@@ -82,7 +82,7 @@ func (s *Server) signJSON(r *http.Request) (reply, error) {
 	}
 	var welcome json.RawMessage
 	if o.signKey != nil && len(body.Greeting) > 0 {
-		if welcome, o.accept, err = s.cfg.Welcome(name, body.Greeting); err != nil {
+		if welcome, o.accept, err = s.cfg.Welcome(name, o.signKey, body.Greeting); err != nil {
 			return reply{}, err
 		}
 	}

@@ -100,7 +100,7 @@ type Config struct {
 	Topics func(name string) []string
 	// Welcome answers what a device that registers a signing key has to tell, in
 	// JSON. It changes nothing: accept does, once the certificate is issued.
-	Welcome func(name string, greeting []byte) (welcome []byte, accept func() error, err error)
+	Welcome func(name string, key *signing.PublicKey, greeting []byte) (welcome []byte, accept func() error, err error)
 	// RevocationList is whom the authority has revoked, DER; nil: nobody is told.
 	RevocationList func() ([]byte, error)
 	// CheckPeer judges a client certificate again, as at the handshake: the

@@ -314,7 +314,7 @@ func FuzzSign(f *testing.F) {
 		Node: "raspiflow", NodeKey: key.Public(), Authority: func() enrol.Authority { return enrol.Authority{Authority: authority} },
 		Journal: pki.OpenJournal(filepath.Join(dir, "journal")), Codes: codes, Signers: &fakeSigners{keys: map[string]*signing.PublicKey{}},
 		Operator: func(string) (string, error) { return "", nil }, Permit: func(string, bool) error { return nil }, Topics: func(string) []string { return nil },
-		Welcome:   func(string, []byte) ([]byte, func() error, error) { return nil, nil, nil },
+		Welcome:   func(string, *signing.PublicKey, []byte) ([]byte, func() error, error) { return nil, nil, nil },
 		CheckPeer: func(tls.ConnectionState) error { return nil }, Limits: enrol.Limits{MaxRequests: math.MaxInt},
 		Now: func() time.Time { return start }, Log: slog.New(slog.DiscardHandler),
 	})

@@ -124,7 +124,7 @@ func (w *world) serveEnrolment() {
 		Operator:  func(string) (string, error) { return "", errors.New("nobody") },
 		Permit:    func(string, bool) error { return nil },
 		Topics:    func(string) []string { return nil },
-		Welcome:   func(string, []byte) ([]byte, func() error, error) { return nil, nil, errors.New("no") },
+		Welcome:   func(string, *signing.PublicKey, []byte) ([]byte, func() error, error) { return nil, nil, errors.New("no") },
 		CheckPeer: func(cs tls.ConnectionState) error { return w.server.CheckRenewal(cs, grace) },
 		Limits:    enrol.Limits{MaxRequests: 1 << 30},
 		Now:       w.time, Log: slog.New(slog.DiscardHandler),
