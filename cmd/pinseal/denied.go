@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"pinseal/agent"
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing"
@@ -109,6 +110,13 @@ func (c *config) withoutDenied(keyring *signing.Keyring) (*signing.Keyring, erro
 	return signing.NewKeyring(signers...)
 }
 
+func (c *config) withoutDeniedSigners(p agent.Policy) (*agent.Policy, error) {
+	var err error
+	p.Keyring, err = c.withoutDenied(p.Keyring)
+	p.Legacy = slices.DeleteFunc(slices.Clone(p.Legacy), func(key agent.LegacyKey) bool { return c.denies(key.Signer) })
+	return &p, err
+}
+
 func (n *node) openDenials() (err error) {
 	n.config.denied, err = readDenied(n.layout)
 	n.current.Store(n.config)
@@ -148,13 +156,26 @@ func (n *node) denyAtBroker(cfg *config) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// denySigners reads the keys again. Where that cannot be done, at least those of denied names go from what is in force.
 func (n *node) denySigners(cfg *config) error {
-	policy, err := cfg.agentPolicy(n.layout)
-	if err != nil {
+	policy, unread := cfg.agentPolicy(n.layout)
+	if unread != nil {
+		var err error
+		if policy, err = cfg.withoutDeniedSigners(*n.policy); err != nil {
+			return errors.Join(unread, err)
+		}
+	}
+	return errors.Join(unread, n.setPolicy(policy))
+}
+
+// setPolicy has the agent go by a policy from now on.
+func (n *node) setPolicy(policy *agent.Policy) error {
+	if err := n.agent.SetPolicy(policy); err != nil {
 		return err
 	}
+	n.policy = policy
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
-	return n.agent.SetPolicy(policy)
+	return nil
 }
 
 // revocationList is signed when somebody asks, so that it is never over: from the deny list, which is what holds.

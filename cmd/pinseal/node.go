@@ -61,6 +61,7 @@ type node struct {
 	signers   atomic.Int64           // how many there are
 	current   atomic.Pointer[config] // as last loaded
 	loading   sync.Mutex             // one change at a time of what is read from files
+	policy    *agent.Policy          // the agent's, as last read; under loading
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
@@ -220,6 +221,7 @@ func (n *node) openAgent() error {
 	if err != nil {
 		return err
 	}
+	n.policy = policy
 	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.agent, err = agent.New(agent.Config{
 		Discovery: discovery,
@@ -391,7 +393,7 @@ func (n *node) Reload() error {
 			return err
 		}
 	}
-	if err := n.agent.SetPolicy(policy); err != nil {
+	if err := n.setPolicy(policy); err != nil {
 		return err
 	}
 	if n.broker != nil {
@@ -408,7 +410,6 @@ func (n *node) Reload() error {
 		n.broker.Recheck(n.checkCertificate)
 	}
 	n.current.Store(cfg)
-	n.signers.Store(int64(len(policy.Keyring.Signers())))
 	n.reloadEnrolment()
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
 	n.warnOfRestart(cfg)
