@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pinseal/agent"
+	"pinseal/broker"
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 	"pinseal/signing"
@@ -148,12 +149,24 @@ func (n *node) denyAtBroker(cfg *config) error {
 	if n.broker == nil {
 		return errors.Join(errs...)
 	}
-	policy, err := cfg.brokerPolicy()
-	if err == nil {
-		err = n.broker.SetPolicy(policy)
+	policy, unread := cfg.brokerPolicy()
+	if unread != nil { // then as it was, but for the denied
+		former := *n.rules
+		former.Denied = cfg.deniedNames()
+		policy = &former
 	}
+	err := n.setRules(policy)
 	n.broker.Recheck(n.checkCertificate)
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, unread, err)...)
+}
+
+// setRules has the broker go by a policy from now on.
+func (n *node) setRules(policy *broker.Policy) error {
+	if err := n.broker.SetPolicy(policy); err != nil {
+		return err
+	}
+	n.rules = policy
+	return nil
 }
 
 // denySigners reads the keys again. Where that cannot be done, at least those of denied names go from what is in force.

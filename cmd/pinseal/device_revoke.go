@@ -55,7 +55,7 @@ func (c *deviceRevokeCmd) tell(std streams, l layout) error {
 		fmt.Fprintln(std.out, "the node is not running; it will know when it starts")
 		return nil
 	case err != nil:
-		return withHint(fmt.Errorf("the running node does not know yet: %w", err), "restart it: systemctl restart pinseal, or %s", c.command("run"))
+		return withHint(fmt.Errorf("the running node could not read everything: %w", err), "mend that, then: systemctl reload pinseal; without an answer, restart it: systemctl restart pinseal, or %s", c.command("run"))
 	}
 	fmt.Fprintln(std.out, "the running node knows: its connections are closed, its keys are trusted no longer")
 	return nil

@@ -62,6 +62,7 @@ type node struct {
 	current   atomic.Pointer[config] // as last loaded
 	loading   sync.Mutex             // one change at a time of what is read from files
 	policy    *agent.Policy          // the agent's, as last read; under loading
+	rules     *broker.Policy         // the broker's, likewise
 }
 
 // newNode opens everything a node needs, in the order of its dependencies: a node that cannot be
@@ -195,6 +196,7 @@ func (n *node) openBroker() (err error) {
 	if err != nil {
 		return err
 	}
+	n.rules = policy
 	version, _ := buildVersion()
 	n.broker, err = broker.New(broker.Config{
 		Node: string(n.config.Node), Listeners: listeners, Policy: policy,
@@ -397,7 +399,7 @@ func (n *node) Reload() error {
 		return err
 	}
 	if n.broker != nil {
-		if err := n.broker.SetPolicy(brokerPolicy); err != nil {
+		if err := n.setRules(brokerPolicy); err != nil {
 			return err
 		}
 		n.broker.SetLimits(cfg.Limits.limits())

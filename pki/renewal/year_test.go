@@ -121,10 +121,12 @@ func (w *world) serveEnrolment() {
 	server, err := enrol.NewServer(enrol.Config{
 		Node: nodeName, NodeKey: key.Public(), Authority: func() enrol.Authority { return *w.enrols.Load() },
 		Profile: pki.Profile{Name: "device"}, Journal: pki.OpenJournal(w.path("journal")), Codes: codes, Signers: nobody{},
-		Operator:  func(string) (string, error) { return "", errors.New("nobody") },
-		Permit:    func(string, bool) error { return nil },
-		Topics:    func(string) []string { return nil },
-		Welcome:   func(string, *signing.PublicKey, []byte) ([]byte, func() error, error) { return nil, nil, errors.New("no") },
+		Operator: func(string) (string, error) { return "", errors.New("nobody") },
+		Permit:   func(string, bool) error { return nil },
+		Topics:   func(string) []string { return nil },
+		Welcome: func(string, *signing.PublicKey, []byte) ([]byte, func() error, error) {
+			return nil, nil, errors.New("no")
+		},
 		CheckPeer: func(cs tls.ConnectionState) error { return w.server.CheckRenewal(cs, grace) },
 		Limits:    enrol.Limits{MaxRequests: 1 << 30},
 		Now:       w.time, Log: slog.New(slog.DiscardHandler),
