@@ -59,6 +59,7 @@ type Actuator struct {
 	timer   *time.Timer
 	closed  bool
 	failing bool          // the last attempt to drive went wrong
+	unkept  bool          // the last attempt to keep the state did
 	stored  Record        // as last saved
 	waiting bool          // stored is still to be judged by Resume: nothing may take its place
 	saveAt  time.Duration // never: nothing is to be saved
@@ -292,15 +293,21 @@ func (a *Actuator) keep() {
 func (a *Actuator) noteSaved(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err != nil && !a.closed {
+	switch {
+	case err == nil:
+		a.unkept = false
+	case !a.closed:
 		a.notKept(err)
 		_ = a.settle(false) // sets the timer; was logged
 	}
 }
 
-// notKept has it tried again.
+// notKept has it tried again, and logs the first of several failures.
 func (a *Actuator) notKept(err error) {
-	a.cfg.Log.Error("the state of an output is not kept", "output", a.cfg.Name, "error", err)
+	if !a.unkept {
+		a.cfg.Log.Error("the state of an output is not kept", "output", a.cfg.Name, "error", err)
+	}
+	a.unkept = true
 	a.stored = Record{On: true} // at no level: whatever is, is something else
 	a.saveAt = a.now() + saveAfter
 }
@@ -311,7 +318,7 @@ func (a *Actuator) save(r Record) error {
 	if err := a.write(a.saves, r); err != nil {
 		return err
 	}
-	a.stored = r
+	a.stored, a.unkept = r, false
 	return nil
 }
 

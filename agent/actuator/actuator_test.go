@@ -2,6 +2,7 @@ package actuator_test
 
 import (
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -394,6 +395,31 @@ func TestBrokenDisk(t *testing.T) {
 		}
 		if len(m.records()) != 1 || m.records()[0].On { // of the first attempt nobody knows what came of it
 			t.Errorf("saved %+v", m.records())
+		}
+	})
+}
+
+// A disk that stays full is told of once, and when it is full the next time.
+func TestFullDiskIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, log := &memory{}, &strings.Builder{}
+		a := start(t, actuator.Config{Name: "led", Store: m, Restore: time.Hour, Log: slog.New(slog.NewTextHandler(log, nil))})
+		for want := 1; want <= 2; want++ {
+			mustDo(t, a, on)
+			time.Sleep(time.Minute)
+			m.fail(errFault)
+			mustDo(t, a, off)
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if got := strings.Count(log.String(), "not kept"); got != want {
+				t.Errorf("told %d times, want %d", got, want)
+			}
+			m.fail(nil)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if saved := m.records(); saved[len(saved)-1].On {
+				t.Error("off is not kept")
+			}
 		}
 	})
 }
