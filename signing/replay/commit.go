@@ -138,11 +138,13 @@ func (s *Store) run() {
 			if s.wanted() {
 				s.commit()
 			}
+			s.flush()
 			<-s.turn
 		case <-flush.C:
 			s.startFlush()
 			s.turn <- struct{}{}
 			s.commit()
+			s.flush()
 			<-s.turn
 		case <-s.closing:
 			s.finish()
@@ -157,8 +159,8 @@ func (s *Store) finish() {
 	s.startFlush()
 	s.turn <- struct{}{}
 	s.ending = true
-	for more := true; more; {
-		more = s.commit()
+	s.commit()
+	for s.flush() {
 	}
 	if err := s.database.close(); s.lastErr == nil {
 		s.lastErr = err
@@ -181,41 +183,53 @@ type batch struct {
 	commit              *Commit // nil if nobody waits
 }
 
-// commit writes all that is urgent, and tells those who wait, or else a chunk of
-// what is due. It reports whether there is more to write and a point in trying.
-// The caller has the turn.
-func (s *Store) commit() (more bool) {
+// commit writes all that is urgent, and tells those who wait. The caller has the turn.
+func (s *Store) commit() {
 	b := s.take()
-	var err error
-	if len(b.changes) > 0 || s.ending && s.database.log != nil {
-		if b.toLog {
-			err = s.database.append(b.changes)
-		} else {
-			err = s.database.checkpoint(b.changes, s.ending)
-		}
-		if err != nil {
-			err = fmt.Errorf("recording in replay state %s: %w", s.database.path, err)
-		}
-		s.lastErr = err
-		s.commits.Add(1)
-		if err != nil {
-			s.failures.Add(1)
-		}
-	}
-	more = s.settle(b, err)
+	err := s.write(b)
+	s.settle(b, err)
 	if b.commit != nil {
 		b.commit.finish(err)
 	}
-	if more {
+}
+
+// flush writes a chunk of what is due, by itself: telemetry makes the database
+// grow, for which there may be no room where there is enough for a command. It
+// reports whether there is more to write and a point in trying, and wakes the
+// goroutine for that. The caller has the turn.
+func (s *Store) flush() (more bool) {
+	b := s.takeDue()
+	if len(b.due) == 0 {
+		return false
+	}
+	if more = s.settle(b, s.write(b)); more {
 		s.signal()
 	}
 	return more
 }
 
-// take takes what is next to be written: to the log, where that can hold it,
-// or else to the database, together with what is in the log. Telemetry goes
-// alone: it makes the database grow, for which there may be no room where there
-// is enough for a command.
+// write writes a batch, if there is anything in it, or if at the end the log is to
+// be emptied all the same.
+func (s *Store) write(b batch) (err error) {
+	switch {
+	case len(b.changes) == 0 && (!s.ending || s.database.log == nil):
+		return nil
+	case b.toLog:
+		err = s.database.append(b.changes)
+	default:
+		err = s.database.checkpoint(b.changes, s.ending)
+	}
+	s.commits.Add(1)
+	if err != nil {
+		s.failures.Add(1)
+		err = fmt.Errorf("recording in replay state %s: %w", s.database.path, err)
+	}
+	s.lastErr = err
+	return err
+}
+
+// take takes what is urgent: to the log, where that can hold it, or else to the
+// database, together with what is in the log.
 func (s *Store) take() (b batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,22 +240,30 @@ func (s *Store) take() (b batch) {
 		}
 	}
 	b.urgent = takeKeys(s.urgent, len(s.urgent))
-	if b.commit == nil && len(b.urgent) == 0 {
-		b.due = takeKeys(s.due, flushChunk)
-	}
 	b.changes = s.changes(nil, b.urgent)
-	b.toLog = len(b.due) == 0 && !s.ending && s.database.fits(b.changes)
-	if !b.toLog && len(b.urgent)+len(b.due) > 0 || s.ending {
+	b.toLog = !s.ending && s.database.fits(b.changes)
+	if !b.toLog && len(b.urgent) > 0 || s.ending {
 		for _, key := range b.urgent {
 			delete(s.logged, key)
 		}
 		b.logged = takeKeys(s.logged, len(s.logged))
-		b.changes = s.changes(s.changes(b.changes, b.logged), b.due)
+		b.changes = s.changes(b.changes, b.logged)
 	}
 	return b
 }
 
-// settle notes what has become of a batch, and reports whether there is more.
+// takeDue takes a chunk of telemetry, if any is due, and what is in the log.
+func (s *Store) takeDue() (b batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.due = takeKeys(s.due, flushChunk); len(b.due) > 0 {
+		b.logged = takeKeys(s.logged, len(s.logged))
+		b.changes = s.changes(s.changes(nil, b.due), b.logged)
+	}
+	return b
+}
+
+// settle notes what has become of a batch, and reports whether more is due.
 func (s *Store) settle(b batch, err error) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,7 +279,7 @@ func (s *Store) settle(b batch, err error) (more bool) {
 	} else if b.toLog {
 		putKeys(s.logged, b.urgent)
 	}
-	return err == nil && len(s.due)+len(s.urgent) > 0
+	return len(s.due) > 0
 }
 
 // changes appends what the file must learn about keys. s.mu is held.

@@ -3,6 +3,8 @@ package replay_test
 import (
 	"fmt"
 	"os/signal"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -90,4 +92,42 @@ func TestNoRoomForTelemetry(t *testing.T) {
 			t.Errorf("with room again, %d of %d topics are on disk", of, topics)
 		}
 	})
+}
+
+// Commands that never cease do not keep telemetry from the disk.
+func TestTelemetryAmongCommands(t *testing.T) {
+	inMemory(t)
+	p := path(t)
+	s := open(t, p, replay.Options{FlushEvery: time.Millisecond})
+	var ended atomic.Bool
+	var commands sync.WaitGroup
+	for w := range 64 {
+		commands.Go(func() {
+			for n := uint64(0); !ended.Load(); n++ {
+				if o, err := command("k", fmt.Sprint("out", w))(s, n, digest("a")); o != replay.New || err != nil {
+					t.Errorf("%v, %v", o, err)
+					return
+				}
+			}
+		})
+	}
+	s.Telemetry("k", "t", 1, digest("a"))
+	timeout := time.After(20 * time.Second)
+	for known := false; !known; {
+		d := t.TempDir() + "/state.db"
+		copyFiles(t, p, d)
+		after, err := replay.Open(d, replay.Options{}) // a copy that was made during a write may be of no use
+		if err == nil {
+			known = after.Telemetry("k", "t", 1, digest("a")) == replay.Duplicate
+			_ = after.Close()
+		}
+		select {
+		case <-timeout:
+			t.Error("telemetry is not written")
+			known = true
+		default:
+		}
+	}
+	ended.Store(true)
+	commands.Wait()
 }
