@@ -92,12 +92,12 @@ func (w welcome) check() error {
 	}
 	for recipient, key := range w.Recipients {
 		if _, err := encryption.ParsePublicKeys([]byte(key)); err != nil || !pki.ValidName(recipient) {
-			return fmt.Errorf("recipient %.80q: %w", recipient, err)
+			return errors.Join(fmt.Errorf("recipient %.80q is no name, or has no key", recipient), err)
 		}
 	}
 	for shared, key := range w.Shared {
 		if _, err := encryption.ParseSharedKeys([]byte(key)); err != nil || !pki.ValidName(shared) {
-			return fmt.Errorf("shared key %.80q: %w", shared, err)
+			return errors.Join(fmt.Errorf("shared key %.80q is no name, or has no key", shared), err)
 		}
 	}
 	return nil

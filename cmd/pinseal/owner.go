@@ -97,11 +97,42 @@ func (l layout) handOver(to owner) error {
 		names = append(names, found...)
 	}
 	for _, name := range names {
-		if err := root.Lchown(name, to.uid, to.gid); err != nil {
+		if err := give(root, name, to); err != nil {
 			return fmt.Errorf("handing over to the service: %w", err)
 		}
 	}
 	return nil
+}
+
+// give gives a file away, or a folder if it is one of the service's: whoever has taken that over can put those of root's in
+// their places. A folder is opened first, so that the one that was looked at is the one that goes.
+func give(root *os.Root, name string, to owner) error {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		// A link in the place of a folder would lead to what is given next.
+		if folder, err := root.Lstat(filepath.Dir(name)); err != nil || !folder.IsDir() {
+			return errors.Join(err, fmt.Errorf("%s is not a folder any more: the service may have been taken over", filepath.Dir(name)))
+		}
+		return root.Lchown(name, to.uid, to.gid)
+	}
+	folder, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer folder.Close() //nolint:errcheck // only looked at
+	entries, err := folder.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if authority := strings.HasPrefix(entry.Name(), "ca") && strings.HasSuffix(entry.Name(), ".key"); name != "." && (entry.IsDir() || authority) {
+			return fmt.Errorf("%s holds %s, which is root's alone: the service may have been taken over", name, entry.Name())
+		}
+	}
+	return folder.Chown(to.uid, to.gid)
 }
 
 // serviceFiles are the state folder and what in it belongs to the service too.

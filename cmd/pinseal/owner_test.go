@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +64,54 @@ func TestHandOver(t *testing.T) {
 	_ = l.handOver(to) // whether it notices is not the point
 	if got := ownerOf(t, filepath.Join(outside, "sign.key")); got != mine {
 		t.Errorf("a link led root astray: the file outside belongs to %v", got)
+	}
+}
+
+// The service, taken over, owns the state folder, and can put what is root's where its own should be.
+func TestHandOverKeepsWhatIsRoots(t *testing.T) {
+	to := owner{os.Getuid(), os.Getgid()}
+	root := to.uid == 0
+	if root { // who is not owns all of it anyway, and can only notice
+		to = owner{12345, 12346}
+	}
+	for name, trap := range map[string]func(l layout) error{
+		"bundles as signers": func(l layout) error { return errors.Join(os.RemoveAll(l.joined()), os.Rename(l.bundles(), l.joined())) },
+		"authority as signers": func(l layout) error {
+			return errors.Join(os.RemoveAll(l.joined()), os.Rename(filepath.Dir(l.caKey()), l.joined()))
+		},
+		"authority as keys": func(l layout) error {
+			return errors.Join(os.RemoveAll(filepath.Dir(l.signKey())), os.Rename(filepath.Dir(l.caKey()), filepath.Dir(l.signKey())))
+		},
+		"link to a bundle": func(l layout) error {
+			return errors.Join(os.RemoveAll(filepath.Dir(l.signKey())), os.Symlink("bundles/operator", filepath.Dir(l.signKey())))
+		},
+		"authority as a journal": func(l layout) error { return os.Rename(filepath.Dir(l.caKey()), l.journal()+"-1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := layoutUnder(makeNode(t))
+			if err := trap(l); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.handOver(to); err == nil {
+				t.Error("nothing was noticed")
+			}
+			err := filepath.WalkDir(l.state, func(path string, _ os.DirEntry, err error) error {
+				base := filepath.Base(path)
+				if !root {
+					return err
+				}
+				if secret := base == "ca.key" || base == "operator" || strings.HasSuffix(path, "operator/sign.key"); secret && ownerOf(t, path) == to {
+					t.Errorf("%s was given away", path)
+				}
+				if secret := base == "ca.key" || base == "operator"; secret && ownerOf(t, filepath.Dir(path)) == to {
+					t.Errorf("the folder of %s was given away", path)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
