@@ -262,7 +262,7 @@ func (c *client) explain(err error) error {
 	if errors.Is(err, mqtt.ErrNotAuthorised) {
 		return withHint(err, "%s", c.refusalHint())
 	}
-	return withHint(err, "is the node running? pinseal run prints its address when it is ready")
+	return withHint(err, "is the node running, and is that its port? pinseal run prints its address when it is ready")
 }
 
 // refusalHint is the likely cure where the broker does not want this client.

@@ -315,6 +315,15 @@ func (n *nodeChecks) lines(context.Context) (found string, err error) {
 }
 
 func (n *nodeChecks) port(ctx context.Context) (string, error) {
+	if n.config.Monitor.Address != "" && !n.running {
+		socket, err := n.config.Monitor.listen()
+		if err != nil {
+			return "", err
+		}
+		if err := socket.Close(); err != nil {
+			return "", err
+		}
+	}
 	if n.elsewhere() {
 		return n.otherBroker(ctx)
 	}

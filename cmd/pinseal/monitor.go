@@ -59,14 +59,22 @@ type monitor struct {
 	healthy error
 }
 
+func (m *monitorConfig) listen() (net.Listener, error) {
+	listener, err := net.Listen("tcp", string(m.Address)) //nolint:noctx // binding does not block
+	if err != nil {
+		return nil, withHint(fmt.Errorf("listening on %s for [monitor]: %w", m.Address, err), "see who has the port: ss -ltnp")
+	}
+	return listener, nil
+}
+
 func (n *node) openMonitor() error {
 	cfg := n.config.Monitor
 	if cfg.Address == "" {
 		return nil
 	}
-	listener, err := net.Listen("tcp", string(cfg.Address)) //nolint:noctx // binding does not block
+	listener, err := cfg.listen()
 	if err != nil {
-		return withHint(fmt.Errorf("listening on %s for [monitor]: %w", cfg.Address, err), "see who has the port: ss -ltnp")
+		return err
 	}
 	n.monitor = &monitor{listener: listener, log: n.log.With("part", "monitor"), collectors: n.collectors(), hears: n.agent.Loopback, anyHost: cfg.AllowPlain}
 	return nil

@@ -304,7 +304,7 @@ func verdictHint(v agent.Verdict, c *client) string {
 		}
 		return fmt.Sprintf("a [[permit]] in the node's pinseal.toml must give signer %q this output and action, then reload it", c.Name)
 	case signing.ReasonReplay:
-		return fmt.Sprintf("higher numbers of this key were used before; on the node: pinseal signer reset %s", c.Name)
+		return fmt.Sprintf("a newer command of this key was there first: send it again; if that is of no use, on the node: pinseal signer reset %s", c.Name)
 	case signing.ReasonBadCommand:
 		return `an output takes 0, 1, on, off, toggle, pulse, blink or {"state":"ON"}; docs/outputs.md has the rest`
 	case signing.ReasonRateLimited:

@@ -57,6 +57,11 @@ func wordParseError(text string, command *kong.Node) string {
 	if flag, _, ok := strings.Cut(text, `: expected `); ok && strings.HasSuffix(text, "<EOL>)") {
 		return flag + " needs a value"
 	}
+	if flag, rest, ok := strings.Cut(text, `: expected `); ok {
+		if _, instead, ok := strings.Cut(rest, "perhaps try "); ok {
+			return flag + " needs a value, and what follows looks like a flag: perhaps " + strings.TrimSuffix(instead, "?")
+		}
+	}
 	if flag, ok := strings.CutPrefix(text, "missing flags: "); ok {
 		return flag + " is missing"
 	}
