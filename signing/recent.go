@@ -15,7 +15,7 @@ const recentSignatures = 1024
 // new bad one. What to make of a copy is the caller's, as is whether the key is
 // still trusted.
 //
-// The zero value is ready. It takes about 50 kB and is safe for concurrent use.
+// The zero value is ready. It takes up to 80 kB and is safe for concurrent use.
 type Recent struct {
 	mu   sync.Mutex
 	good map[[sha256Size]byte]struct{}
