@@ -92,6 +92,10 @@ type Box struct {
 	wake    chan struct{}
 	pace    *rate.Limiter
 
+	// What is told by those who must not wait for mu, under which a disk may take its time.
+	telling sync.Mutex
+	told    []func()
+
 	mu      sync.Mutex
 	store   *store
 	journal *journal
@@ -249,7 +253,7 @@ func (b *Box) Put(m Message) error {
 	return nil
 }
 
-// Accepted takes the receiver's word that it has a message.
+// Accepted takes the receiver's word that it has a message. It does not wait for a disk.
 func (b *Box) Accepted(topic string, number uint64) {
 	b.answered(topic, number, func(i *item) {
 		b.stats.Accepted++
@@ -258,7 +262,7 @@ func (b *Box) Accepted(topic string, number uint64) {
 }
 
 // Refused takes the receiver's refusal of a message. A reason that may pass has the message published again later; any
-// other gives it up.
+// other gives it up. It does not wait for a disk.
 func (b *Box) Refused(topic string, number uint64, reason signing.Reason) {
 	b.answered(topic, number, func(i *item) {
 		switch reason {
@@ -282,16 +286,50 @@ func (b *Box) Refused(topic string, number uint64, reason signing.Reason) {
 	})
 }
 
+// maxTold bounds the answers that wait to be heard. What is beyond is forgotten: its message is sent once more.
+const maxTold = 4096
+
 // answered finds what flies by its topic and number.
 func (b *Box) answered(topic string, number uint64, do func(*item)) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, i := range b.flying {
-		if i.Number == number && i.Topic == topic {
-			do(i)
-			b.signal()
-			return
+	b.telling.Lock()
+	full := len(b.told) >= maxTold
+	b.telling.Unlock()
+	if full {
+		return
+	}
+	b.tell(func() {
+		for _, i := range b.flying {
+			if i.Number == number && i.Topic == topic {
+				do(i)
+				b.signal()
+				return
+			}
 		}
+	})
+}
+
+// tell has f called with b.mu held: at once or, while somebody else has it who may be waiting for a disk, by Run or Close
+// afterwards.
+func (b *Box) tell(f func()) {
+	b.telling.Lock()
+	b.told = append(b.told, f)
+	b.telling.Unlock()
+	if b.mu.TryLock() {
+		b.hear()
+		b.mu.Unlock()
+		return
+	}
+	b.signal()
+}
+
+// hear does what was told. b.mu is held.
+func (b *Box) hear() {
+	b.telling.Lock()
+	told := b.told
+	b.told = nil
+	b.telling.Unlock()
+	for _, f := range told {
+		f()
 	}
 }
 
@@ -406,6 +444,7 @@ func (b *Box) dropRecent() {
 func (b *Box) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.hear()
 	s := b.stats
 	s.WaitingBytes = b.bytes
 	s.Waiting = len(b.flying) + len(b.loaded) + len(b.recent)
@@ -423,6 +462,7 @@ func (b *Box) Close() error {
 		return nil
 	}
 	b.closed = true
+	b.hear()
 	err := errors.Join(b.flush(), b.store.close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("closing the outbox: %w", err), b.journal.close())

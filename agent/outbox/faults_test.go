@@ -1,10 +1,12 @@
 package outbox_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pinseal/agent/outbox"
+	"pinseal/signing"
 )
 
 // fillable is a disk that can be full: what is open then is /dev/full, and nothing can be opened.
@@ -173,6 +176,48 @@ func TestFullDiskAndJournal(t *testing.T) {
 		}
 		stop()
 		_ = b.Close() // the disk is full
+	})
+}
+
+// Who brings answers, and confirmations, does not wait for a disk: commands come the same way.
+func TestAnswersDoNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var disk fillable
+		opening := make(chan struct{})
+		var stalled atomic.Bool
+		key, b := newKey(t), open(t, database(t), outbox.Options{OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
+			if stalled.Load() {
+				<-opening
+			}
+			return disk.OpenFile(name, flag, perm)
+		}})
+		confirms := make(chan func(error), 100)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { b.Run(ctx, func(_ outbox.Message, done func(error)) { confirms <- done }) })
+		put(t, b, seal(t, key, 1))
+		synctest.Wait()
+		disk.fill(t)
+		put(t, b, seal(t, key, 2)) // cannot be written, so that the database is opened anew
+		synctest.Wait()
+		stalled.Store(true)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, tell := range []func(){
+			func() { (<-confirms)(nil) }, b.Again, func() { b.Accepted(topic, 1) }, func() { b.Refused(topic, 2, signing.ReasonStale) },
+		} {
+			tell() // or it waits for ever
+		}
+		stalled.Store(false)
+		disk.empty()
+		close(opening)
+		synctest.Wait()
+		if s := b.Stats(); s.Accepted != 1 || s.Refused != 1 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		cancel()
+		running.Wait()
+		closeBox(t, b)
 	})
 }
 

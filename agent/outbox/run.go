@@ -34,26 +34,26 @@ func (b *Box) Run(ctx context.Context, publish func(m Message, done func(error))
 
 // handed notes that the broker has a message, from when on an answer is awaited, or does not take it.
 func (b *Box) handed(i *item, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err != nil {
-		b.log.Debug("telemetry not handed over", "topic", i.Topic, "error", err)
-	}
-	i.confirmed = true
-	i.wait = min(max(2*i.wait, b.options.RetryAfter), retryMost*b.options.RetryAfter)
-	i.retry = time.Now().Add(i.wait)
-	b.signal()
+	b.tell(func() {
+		if err != nil {
+			b.log.Debug("telemetry not handed over", "topic", i.Topic, "error", err)
+		}
+		i.confirmed = true
+		i.wait = min(max(2*i.wait, b.options.RetryAfter), retryMost*b.options.RetryAfter)
+		i.retry = time.Now().Add(i.wait)
+		b.signal()
+	})
 }
 
 // Again has published at once what the broker has had without an answer: it may have died with the receiver, or lost it.
-// It is for when there is a new connection.
+// It is for when there is a new connection, and does not wait for a disk.
 func (b *Box) Again() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, i := range b.flying {
-		i.retry, i.wait = time.Time{}, 0
-	}
-	b.signal()
+	b.tell(func() {
+		for _, i := range b.flying {
+			i.retry, i.wait = time.Time{}, 0
+		}
+		b.signal()
+	})
 }
 
 // idle is how long Run sleeps when there is nothing to wait for.
@@ -63,6 +63,7 @@ const idle = time.Hour
 func (b *Box) due(now time.Time) (due []*item, next time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.hear()
 	next = b.flushDue(now)
 	b.fill(now)
 	if now.Before(b.unread) {
