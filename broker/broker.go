@@ -141,6 +141,7 @@ func (b *Broker) tick(ctx context.Context) {
 			b.expire(now)
 			b.endLogins(now)
 			b.conns.forgetConnects(now)
+			b.rates.forget(now)
 			b.publishSystem(now)
 			b.tidy()
 		}

@@ -27,25 +27,25 @@ func newConns() conns {
 }
 
 // add counts the connection in, or says why there is no room for it. A new connection displaces an old one that is still
-// silent.
-func (s *conns) add(c *conn) Reason {
+// silent, which the caller ends.
+func (s *conns) add(c *conn) (displaced *conn, refused Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return ReasonTooManyConnections
+		return nil, ReasonTooManyConnections
 	}
 	if c.listener != nil {
 		limits := c.broker.limits.Load()
 		if most := c.listener.MaxConnections; most > 0 && s.listeners[c.listener] >= most {
-			return ReasonTooManyConnections
+			return nil, ReasonTooManyConnections
 		}
 		if s.network >= limits.MaxConnections || !limits.connectionsOf(c.address).within(s.origins, 1) {
-			return ReasonTooManyConnections
+			return nil, ReasonTooManyConnections
 		}
 		if !s.mayConnect(c.address, limits) {
-			return ReasonConnectRate
+			return nil, ReasonConnectRate
 		}
-		s.displace(c.address, limits)
+		displaced = s.displace(c.address, limits)
 		s.network++
 		s.accepted++
 		c.number = s.accepted
@@ -55,11 +55,11 @@ func (s *conns) add(c *conn) Reason {
 	}
 	s.all[c] = struct{}{}
 	s.serving.Add(1)
-	return ""
+	return displaced, ""
 }
 
-// displace makes room among the pending connections.
-func (s *conns) displace(address netip.Addr, limits *Limits) {
+// displace makes room among the pending connections; nil if there was some.
+func (s *conns) displace(address netip.Addr, limits *Limits) *conn {
 	for _, share := range limits.pendingOf(address) {
 		oldest, same := -1, 0
 		for i, p := range s.pending {
@@ -70,21 +70,20 @@ func (s *conns) displace(address netip.Addr, limits *Limits) {
 			}
 		}
 		if same >= share.most {
-			s.drop(oldest)
-			return
+			return s.drop(oldest)
 		}
 	}
 	if len(s.pending) >= limits.MaxPending {
-		s.drop(0)
+		return s.drop(0)
 	}
+	return nil
 }
 
-// drop ends a pending connection.
-func (s *conns) drop(i int) {
+// drop takes one off the pending connections.
+func (s *conns) drop(i int) *conn {
 	victim := s.pending[i]
 	s.pending = slices.Delete(s.pending, i, i+1)
-	victim.end(ReasonDisplaced, "")
-	_ = victim.raw.Close() // it ends in its own goroutine
+	return victim
 }
 
 // settle takes a connection off the pending ones once its CONNECT was accepted.

@@ -30,3 +30,10 @@ type Tidier = tidier
 
 // Due is due.
 func (t *tidier) Due(handshakes uint64) bool { return t.due(handshakes) }
+
+// PublishRates is how many identities there are rates of.
+func (b *Broker) PublishRates() int {
+	b.rates.mu.Lock()
+	defer b.rates.mu.Unlock()
+	return len(b.rates.of)
+}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -114,7 +115,7 @@ func (x *index) remove(s *session, written string) {
 func (g *group) remove(s *session) bool {
 	for i := range g.members {
 		if g.members[i].session == s {
-			g.members = append(g.members[:i], g.members[i+1:]...)
+			g.members = slices.Delete(g.members, i, i+1)
 			return true
 		}
 	}

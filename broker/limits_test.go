@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -439,6 +440,46 @@ func TestRetainedMessagesOfOneIdentityAreLimited(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where the log does not take the line about a displaced connection, the others go on.
+func TestDisplacingLocksNobodyOut(t *testing.T) {
+	h := &stuck{Handler: slog.DiscardHandler, reason: broker.ReasonDisplaced, entered: make(chan struct{}), leave: make(chan struct{})}
+	s := start(t, func(c *broker.Config) { c.Limits.MaxPending, c.Log = 1, slog.New(h) })
+	settled, _ := s.resume(t, "alice", connect311("id"))
+	s.dialTCP(t)
+	s.dialTCP(t)
+	<-h.entered
+	counted := make(chan struct{})
+	go func() {
+		s.Stats()
+		close(counted)
+	}()
+	select {
+	case <-counted:
+	case <-time.After(timeout):
+		t.Error("the table of connections is locked")
+	}
+	settled.alive(t, "who was there before")
+	close(h.leave)
+	<-counted
+}
+
+// Nothing is left of the rate of an identity that has gone, once it could begin anew all the same.
+func TestPublishRatesAreForgotten(t *testing.T) {
+	t.Parallel() // it waits for a second
+	s := start(t, nil)
+	for n := range 3 {
+		c := s.connect(t, fmt.Sprint("guest", n), "")
+		c.publish(t, "x", "hello", 1)
+		if got := s.PublishRates(); got != n+1 {
+			t.Errorf("%d rates, want %d", got, n+1)
+		}
+	}
+	for n := range 3 {
+		s.Disconnect(fmt.Sprint("guest", n))
+	}
+	eventually(t, "forgotten", func() bool { return s.PublishRates() == 0 })
 }
 
 // A subscriber that does not read must hold up neither its publisher nor others, and goes.

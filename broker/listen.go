@@ -64,9 +64,12 @@ func (b *Broker) accept(ctx context.Context, l *Listener, failed func(error)) {
 func (b *Broker) admit(raw net.Conn, l *Listener) {
 	b.journal.traffic.sockets.Add(1)
 	c := newConn(b, raw, l, addressOf(raw))
-	reason := b.conns.add(c)
+	displaced, reason := b.conns.add(c)
 	if reason == "" {
 		go b.greet(c)
+		if displaced != nil {
+			displaced.kick(ReasonDisplaced, packets.ErrServerBusy)
+		}
 		return
 	}
 	c.end(reason, "")
@@ -126,6 +129,7 @@ func (b *Broker) guarded(c *conn, do func(*conn) bool) (ok bool) {
 func (b *Broker) depart(c *conn) {
 	_ = c.Close() // at most the second time
 	b.guarded(c, b.release)
+	b.rates.leave(c.publishing)
 	c.reading.pay(b)
 	close(c.gone)
 	<-c.out.finished
@@ -206,7 +210,7 @@ func (b *Broker) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	c := newConn(b, far, nil, netip.Addr{})
-	if b.conns.add(c) != "" {
+	if _, refused := b.conns.add(c); refused != "" {
 		return nil, net.ErrClosed
 	}
 	go b.greet(c)

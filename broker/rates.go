@@ -9,12 +9,15 @@ import (
 )
 
 // publishRate is how fast an identity may publish, over all its connections.
-type publishRate struct{ messages, bytes *rate.Limiter }
+type publishRate struct {
+	messages, bytes *rate.Limiter
+	users           int // connections
+}
 
 // perSecond allows so much a second, and at once what a second allows.
 func perSecond(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n), n) }
 
-// publishRates has as many entries as the authority and the password file have named.
+// publishRates has an entry for each identity that has connections, or has published a moment ago.
 type publishRates struct {
 	mu sync.Mutex
 	of map[string]*publishRate
@@ -25,11 +28,36 @@ func (p *publishRates) get(identity string, l *Limits) *publishRate {
 	defer p.mu.Unlock()
 	r := p.of[identity]
 	if r == nil {
-		r = &publishRate{perSecond(l.MaxPublishRate), rate.NewLimiter(rate.Limit(l.MaxPublishBytesRate), l.publishBurst())}
+		r = &publishRate{messages: perSecond(l.MaxPublishRate), bytes: rate.NewLimiter(rate.Limit(l.MaxPublishBytesRate), l.publishBurst())}
 		p.of[identity] = r
 	}
+	r.users++
 	return r
 }
+
+// leave is called when a connection that has got a rate ends; r may be nil.
+func (p *publishRates) leave(r *publishRate) {
+	if r == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.users--
+}
+
+// forget forgets the identities that have gone for long enough to be like new.
+func (p *publishRates) forget(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for identity, r := range p.of {
+		if r.users == 0 && isFull(r.messages, now) && isFull(r.bytes, now) {
+			delete(p.of, identity)
+		}
+	}
+}
+
+// isFull reports whether all that a limiter allows may be taken at once.
+func isFull(l *rate.Limiter, now time.Time) bool { return l.TokensAt(now) >= float64(l.Burst()) }
 
 // publishBurst lets a packet of any allowed size have its turn.
 func (l *Limits) publishBurst() int { return max(l.MaxPublishBytesRate, l.MaxPacketBytes) }
@@ -115,7 +143,7 @@ func (s *conns) forgetConnects(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for address, r := range s.connects {
-		if r.TokensAt(now) >= float64(r.Burst()) {
+		if isFull(r, now) {
 			delete(s.connects, address)
 		}
 	}
