@@ -379,13 +379,24 @@ func TestRefusesWhatCannotBeSent(t *testing.T) {
 
 func TestNewRefusesBadConfigurations(t *testing.T) {
 	dial := newFakeBroker(t).dial
+	subscribing := func(filter string) mqtt.Config {
+		return mqtt.Config{Dial: dial, CleanSession: true, Subscriptions: []mqtt.Subscription{{Filter: filter}}}
+	}
+	for _, filter := range []string{"#", "+", "a/#", "+/b/+", "/", "$share/g/a/#"} {
+		if _, err := mqtt.New(subscribing(filter)); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, test := range []struct {
 		name string
 		cfg  mqtt.Config
 	}{
 		{"no way to dial", mqtt.Config{CleanSession: true}},
 		{"a session without a name", mqtt.Config{Dial: dial}},
-		{"a bad filter", mqtt.Config{Dial: dial, CleanSession: true, Subscriptions: []mqtt.Subscription{{}}}},
+		{"an empty filter", subscribing("")},
+		{"a level after #", subscribing("a/#/b")},
+		{"# in a level", subscribing("a#")},
+		{"+ in a level", subscribing("a+/b")},
 		{"a bad will", mqtt.Config{Dial: dial, CleanSession: true, Will: &mqtt.Message{Topic: "#"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -130,11 +130,23 @@ func (cfg *Config) check() error {
 	return nil
 }
 
+// checkSubscription refuses what a broker would end the connection for, again and again.
 func checkSubscription(sub Subscription) error {
-	if sub.Filter == "" || len(sub.Filter) > 65535 || strings.ContainsRune(sub.Filter, 0) || sub.QoS > 2 {
+	if sub.Filter == "" || len(sub.Filter) > 65535 || strings.ContainsRune(sub.Filter, 0) || !wildcardsFit(sub.Filter) || sub.QoS > 2 {
 		return fmt.Errorf("bad subscription %q at QoS %d", sub.Filter, sub.QoS)
 	}
 	return nil
+}
+
+// wildcardsFit reports whether + and # fill a level each, and # the last (MQTT 3.1.1 section 4.7.1).
+func wildcardsFit(filter string) bool {
+	for level, rest, more := "", filter, true; more; {
+		level, rest, more = strings.Cut(rest, "/")
+		if strings.ContainsAny(level, "+#") && len(level) > 1 || level == "#" && more {
+			return false
+		}
+	}
+	return true
 }
 
 // checkMessage refuses what paho would put on the wire broken.
