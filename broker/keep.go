@@ -97,6 +97,19 @@ func (k *keeper) deleteRetained(topic string) mark {
 	return k.store.Delete(bucketRetained, topic)
 }
 
+// begin has all that is stored until end come to the disk at once, or not at all. See store.Store.Begin.
+func (k *keeper) begin() {
+	if k.store != nil {
+		k.store.Begin()
+	}
+}
+
+func (k *keeper) end() {
+	if k.store != nil {
+		k.store.End()
+	}
+}
+
 // The following are for sessions that are kept, and so there is a store. The session's lock is held.
 
 func (k *keeper) putSession(s *session) {

@@ -265,18 +265,19 @@ func TestDeniedSubscriptionDoesNotSurviveRestart(t *testing.T) {
 
 func TestSessionEndsBetweenLives(t *testing.T) {
 	t.Parallel() // it waits for clocks
-	left := time.Time{}
 	lives(t, func(c *broker.Config) { c.Limits.MaxSessionExpiry = 2 * time.Second }, func(s *site) {
 		c, _ := s.resume(t, "alice", persistent311("id"))
 		c.subscribes(t, 4, "x", 1)
 		s.leave(t, c)
-		left = time.Now()
 		s.connect(t, "bob", "").publish(t, "x", "waits", 1)
 	}, func(s *site) {
 		if n := s.Stats().Sessions; n != 1 {
 			t.Errorf("%d sessions, want 1", n)
 		}
 		s.delayedWill(t, "w", 0x11, 0, 0, 0, 2) // in a session that survives as well
+		eventually(t, "gone", func() bool { return s.Stats().Accepted == 1 && s.Stats().Connections == 0 })
+		left := time.Now()
+		// Its end is stored in whole seconds, rounded up.
 		eventually(t, "its time is over", func() bool { return time.Since(left) > 3*time.Second })
 	}, func(s *site) {
 		if st := s.Stats(); st.Sessions != 0 || st.Subscriptions != 0 {

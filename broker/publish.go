@@ -66,13 +66,26 @@ func (b *Broker) readPublish(c *conn, s *session, pk *packets.Packet) {
 		reason = ReasonStoredFull
 	}
 	if reason == "" {
-		p, reason = b.publish(m)
+		p, reason = b.receive(s, m, pk.PacketID)
 		b.expelLate(s.identity)
 	}
 	if reason != "" {
 		b.denied(reason, c, m.topic)
 	}
 	b.acknowledge(c, s, pk, p, reason)
+}
+
+// receive publishes a client's message. All that is stored of it is stored at once: what one receiver has seen cannot be taken
+// back because there was no room for what another gets, or for its identifier.
+func (b *Broker) receive(s *session, m *message, id uint16) (p publication, refused Reason) {
+	if m.qos > 0 {
+		b.keeper.begin()
+		defer b.keeper.end()
+	}
+	if p, refused = b.publish(m); refused == "" && m.qos == 2 {
+		p.need = s.receive(id, p.need)
+	}
+	return p, refused
 }
 
 // acknowledge answers a PUBLISH, once what it needs is on disk.
@@ -83,9 +96,6 @@ func (b *Broker) acknowledge(c *conn, s *session, pk *packets.Packet, p publicat
 		return
 	case 2:
 		first = typePubrec
-		if reason == "" {
-			p.need = s.receive(id, p.need)
-		}
 	}
 	if reason == ReasonStoredFull && s.version < version5 {
 		c.kick(reason, packets.ErrQuotaExceeded) // it cannot say no, and the message is not safe

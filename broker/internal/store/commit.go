@@ -62,12 +62,14 @@ func (s *Store) due() time.Duration {
 
 // commit writes everything that is noted, all or nothing, and tells those who wait.
 func (s *Store) commit() {
+	s.whole.Lock()
 	s.mu.Lock()
 	batch := s.pending
 	s.pending = map[place]change{}
 	s.writing, s.behind, s.waiting = s.next, s.waiting, nil
 	s.next++
 	s.mu.Unlock()
+	s.whole.Unlock()
 
 	err := s.write(batch)
 

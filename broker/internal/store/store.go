@@ -81,6 +81,7 @@ type Store struct {
 	wake    chan struct{}
 	closing chan struct{}
 	closed  chan struct{}
+	whole   sync.RWMutex // held for reading between Begin and End
 
 	mu      sync.Mutex
 	next    Mark // of what is noted now
@@ -179,6 +180,13 @@ func (s *Store) Read(bucket string, visit func(key string, value []byte) error) 
 	}
 	return nil
 }
+
+// Begin has all that its caller notes until it calls End come into one commit. In between it must wait for nothing that
+// another commit brings, and not call Begin again.
+func (s *Store) Begin() { s.whole.RLock() }
+
+// End is the end of what Begin began.
+func (s *Store) End() { s.whole.RUnlock() }
 
 // Put notes a value. fresh says that there is none under the key on disk: if it is deleted before it is written, then
 // nothing is.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,6 +130,30 @@ func TestManyShareCommits(t *testing.T) {
 	if got, err := content(path); err != nil || strings.Count(got, "\n") != 400 {
 		t.Errorf("%d of 400 are there, %v", strings.Count(got, "\n"), err)
 	}
+}
+
+// What belongs together comes into one commit, though others want theirs meanwhile.
+func TestTogether(t *testing.T) {
+	s, _ := open(t, nil)
+	var others sync.WaitGroup
+	for n := range 100 {
+		s.Begin()
+		first := s.Put("a", fmt.Sprint(n), []byte("1"), false)
+		others.Add(1)
+		s.After(first, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			others.Done()
+		})
+		runtime.Gosched()
+		if second := s.Put("b", fmt.Sprint(n), []byte("2"), false); second != first {
+			t.Errorf("%d: the marks are %d and %d", n, first, second)
+		}
+		s.End()
+	}
+	others.Wait()
+	closeStore(t, s)
 }
 
 func TestFreshAndGoneIsNotWritten(t *testing.T) {
