@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// closeGrace is how long what was written before Close may take to go out.
+	// closeGrace is how long what was written before Close may take to go out, once it is tried.
 	closeGrace = time.Second
 	// lingerTime is how long a client may go on writing that was sent away.
 	lingerTime = 500 * time.Millisecond
@@ -89,10 +89,20 @@ func (c *conn) Close() error {
 	}
 	o.closed = true
 	close(c.closing)
-	o.grace = time.AfterFunc(closeGrace, func() { _ = c.raw.Close() })
+	if o.sending > 0 {
+		c.limitFlush()
+	}
 	o.changed.Broadcast()
 	c.startFlushing()
 	return c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// limitFlush has the flush end in time, once the connection is closed. A flush that has not begun, on a machine with much
+// else to do, may first begin. out.mu is held.
+func (c *conn) limitFlush() {
+	if c.out.grace == nil {
+		c.out.grace = time.AfterFunc(closeGrace, func() { _ = c.raw.Close() })
+	}
 }
 
 func (c *conn) flush() {
@@ -107,6 +117,9 @@ func (c *conn) flush() {
 		pending, full := o.pile, o.full
 		o.pile, o.messages, o.full = pile{}, 0, false
 		o.sending = pending.size
+		if o.closed {
+			c.limitFlush()
+		}
 		if pending.size == 0 {
 			o.flushing = false
 			o.tab.pay(c.broker)
