@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
+	"syscall"
 
 	"pinseal/signing"
 
@@ -116,8 +116,12 @@ func mountMemory(dir string) error {
 	return nil
 }
 
-// fill writes until there is no room.
+// fill leaves no room. A node's log has room of its own, and that is enough for commands: it begins anew without one, and
+// has none to make another.
 func fill(t *trial) error {
+	if err := errors.Join(t.end(syscall.SIGTERM), t.node.forgetLatest(), t.start(context.Background())); err != nil {
+		return err
+	}
 	f, err := os.Create(t.node.path("filler"))
 	if err != nil {
 		return err
@@ -129,43 +133,7 @@ func fill(t *trial) error {
 	if !errors.Is(err, unix.ENOSPC) {
 		return errors.Join(err, f.Close(), errors.New("the disk does not fill"))
 	}
-	return errors.Join(f.Close(), outgrow(t))
-}
-
-// outgrow has the node accept more telemetry than fits into the file, which was made with room for a lot, and waits until
-// it tries to write that down. Until then commands are acted on, because there is room for them.
-func outgrow(t *trial) error {
-	p, err := t.node.party(sensor)
-	if err != nil {
-		return err
-	}
-	c, err := p.dial(context.Background(), nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	for topic := range tolerated {
-		name := fmt.Sprintf("telemetry/%s/measure%d", sensor, topic)
-		for range tolerated {
-			_, raw, err := p.seal(name, "1", time.Now())
-			if err != nil {
-				return err
-			}
-			if err := c.Publish(name, raw); err != nil {
-				return err
-			}
-		}
-	}
-	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(100 * time.Millisecond) {
-		cmd, err := t.owner.toggle(ledLine)
-		if err != nil {
-			return err
-		}
-		if v, err := t.ask(cmd); err != nil || v.Reason != signing.ReasonApplied {
-			return err
-		}
-	}
-	return errors.New("the node does not write its telemetry down")
+	return f.Close()
 }
 
 func free(t *trial) error { return os.Remove(t.node.path("filler")) }
