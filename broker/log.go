@@ -75,7 +75,7 @@ func (b *Broker) disconnected(c *conn, id string) {
 	if write, suppressed := b.journal.departed.count(); write {
 		b.log.LogAttrs(context.Background(), slog.LevelInfo, "client disconnected",
 			slog.String("reason", b.whyGone(c)), slog.String("session", id), c.attrs(),
-			slog.Float64("seconds", time.Since(c.since).Round(time.Millisecond).Seconds()), unlogged(suppressed))
+			slog.Float64("seconds", float64(time.Since(c.since).Round(time.Millisecond).Milliseconds())/1000), unlogged(suppressed))
 	}
 }
 

@@ -115,6 +115,7 @@ func (m *Message) CheckFresh(now time.Time, w Window) error {
 }
 
 // seconds writes a duration the way people compare clocks: "93 s", "0.25 s".
+// Duration.Seconds would say 1.1179999999999999 for some.
 func seconds(d time.Duration) string {
-	return strconv.FormatFloat(d.Round(time.Millisecond).Seconds(), 'f', -1, 64) + " s"
+	return strconv.FormatFloat(float64(d.Round(time.Millisecond).Milliseconds())/1000, 'f', -1, 64) + " s"
 }

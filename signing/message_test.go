@@ -223,6 +223,19 @@ func TestCheckFreshFarApart(t *testing.T) {
 	}
 }
 
+// TestSecondsAreWordedShortly: no rounding of a fraction shows.
+func TestSecondsAreWordedShortly(t *testing.T) {
+	key := newKey(t, signing.ES256)
+	m, _, err := signing.Open(seal(t, key, ordinaryClaims()), "", ringOf(t, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.CheckFresh(m.IssuedAt().Add(1118*time.Millisecond), signing.Window{MaxAge: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "sealed 1.118 s before now, at most 1 s allowed") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestValidTopic(t *testing.T) {
 	for topic, want := range map[string]bool{
 		"a": true, "/": true, "a/b/c": true, "$SYS/x": true, " ": true, "ü": true, strings.Repeat("t", 256): true,
