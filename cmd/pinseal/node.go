@@ -187,7 +187,7 @@ func (n *node) openBroker() (err error) {
 		case l.tls():
 			listener.TLS = n.servers[i].OptionalConfig()
 		}
-		if n.config.takesLogins() && (!l.requiresCertificate() || !l.certificateIsName()) {
+		if !l.requiresCertificate() || !l.certificateIsName() { // there may be passwords or tokens later
 			listener.Authenticate = n.logins.authenticate
 		}
 		listeners = append(listeners, listener)
@@ -370,10 +370,11 @@ func (n *node) Reload() error {
 	n.loading.Lock()
 	defer n.loading.Unlock()
 	n.files.See()
-	cfg, err := readConfig(n.layout.config)
+	wanted, err := readConfig(n.layout.config)
 	if err != nil {
 		return err
 	}
+	cfg := n.untilRestart(wanted)
 	n.files.Set(cfg.files(n.layout))
 	if cfg.denied, err = readDenied(n.layout); err != nil {
 		return err
@@ -414,7 +415,7 @@ func (n *node) Reload() error {
 	n.current.Store(cfg)
 	n.reloadEnrolment()
 	n.log.Info("reloaded", "signers", len(policy.Keyring.Signers()))
-	n.warnOfRestart(cfg)
+	n.warnOfRestart(wanted)
 	n.tellCaretaker()
 	return nil
 }

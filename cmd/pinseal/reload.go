@@ -60,6 +60,27 @@ func reloadable() []string {
 	return []string{"Limits", "Permits", "Telemetry", "Legacy", "Auth", "Roles", "ACL", "Encrypt"}
 }
 
+// untilRestart is what holds of a configuration before the next start: what a reload puts into effect is new, all else is as
+// the node was started with. So the topics that are the node's alone, and on which no command is retained, are those it
+// has. A permit for an output that comes with the next start waits for it.
+func (n *node) untilRestart(cfg *config) *config {
+	held := *n.config
+	from, to := reflect.ValueOf(cfg).Elem(), reflect.ValueOf(&held).Elem()
+	for _, field := range reloadable() {
+		to.FieldByName(field).Set(from.FieldByName(field))
+	}
+	held.Agent.MaxAge, held.Agent.Rate, held.Agent.Burst = cfg.Agent.MaxAge, cfg.Agent.Rate, cfg.Agent.Burst
+	held.source = cfg.source
+	held.Permits = slices.DeleteFunc(slices.Clone(cfg.Permits), func(p permitConfig) bool {
+		_, there := held.output(string(p.Output))
+		return !there
+	})
+	held.Legacy = slices.DeleteFunc(slices.Clone(cfg.Legacy), func(l legacyConfig) bool {
+		return !slices.ContainsFunc(held.Outputs, func(o outputConfig) bool { return o.Topic == l.Topic })
+	})
+	return &held
+}
+
 // warnOfRestart says which changes of the configuration have no effect yet.
 func (n *node) warnOfRestart(cfg *config) {
 	// Those of [agent] that are part of the policy.

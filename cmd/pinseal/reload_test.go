@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net"
 	"os"
@@ -11,10 +12,20 @@ import (
 	"pinseal/pki"
 )
 
-// What is refused is refused whole: a permit for an output that the running node has not must not bring another certificate with it.
+// What is refused is refused whole: encrypted commands for an output that the running node takes plain ones for must not bring
+// another certificate with them.
 func TestRefusedReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	dir := makeNode(t)
+	l := layoutUnder(dir)
+	config, err := os.ReadFile(l.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := bytes.Replace(config, []byte("topic = \"ledStatus\""), []byte("topic = \"ledStatus\"\nplain_topic = \"plain/led\""), 1)
+	if err := os.WriteFile(l.config, plain, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b, err := readBundle(runNode(t, dir))
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +43,6 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 		return pki.SerialText(secured.ConnectionState().PeerCertificates[0])
 	}
 	before := shown()
-	l := layoutUnder(dir)
 	authority, err := readAuthority(l)
 	if err != nil {
 		t.Fatal(err)
@@ -45,11 +55,7 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := os.ReadFile(l.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = append(config, "\n[[output]]\nname = \"fan\"\nline = \"GPIO18\"\n[[permit]]\nsigner = \"operator\"\noutput = \"fan\"\nactions = [\"on\"]\n"...)
+	config = append(config, "\n[[encrypt]]\ntopics = [\"ledStatus\"]\nto = [\"raspiflow\"]\n"...)
 	for path, text := range map[string][]byte{l.brokerCert(): pki.EncodeCertificates(another), l.config: config} {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
