@@ -50,8 +50,7 @@ type client struct {
 	topics  []topicName
 	secrets encryptionFiles
 
-	encryptTo []string   // whatever the bundle says
-	onUp      func(bool) // hears whether there is a connection; may be nil
+	encryptTo []string // whatever the bundle says
 	encrypt   []encryptRule
 	log       *slog.Logger
 	now       func() time.Time
@@ -156,7 +155,7 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	return chain[0], nil
 }
 
-// connect reaches the broker; the caller gives the messages' handler and the subscriptions in cfg.
+// connect reaches the broker; the caller gives what handles messages and connections, and the subscriptions, in cfg.
 func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, error) {
 	c.renewExpired(ctx)
 	dial, err := c.dialer()
@@ -165,8 +164,19 @@ func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, er
 	}
 	cfg.Dial, cfg.ClientID, cfg.Username, cfg.Password, cfg.Log = dial, c.ID, c.Username, c.Password, c.log
 	cfg.KeepAlive = 30 * time.Second
-	cfg.OnUp = func() { c.log.Info("connected and subscribed", "host", c.Host); c.tellUp(true) }
-	cfg.OnDown = func(err error) { c.log.Info("connection lost", "host", c.Host, "error", err); c.tellUp(false) }
+	up, down := cfg.OnUp, cfg.OnDown
+	cfg.OnUp = func() {
+		c.log.Info("connected and subscribed", "host", c.Host)
+		if up != nil {
+			up()
+		}
+	}
+	cfg.OnDown = func(err error) {
+		c.log.Info("connection lost", "host", c.Host, "error", err)
+		if down != nil {
+			down(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	connection, err := mqtt.Connect(ctx, cfg)
@@ -174,12 +184,6 @@ func (c *client) connect(ctx context.Context, cfg mqtt.Config) (*mqtt.Client, er
 		return nil, c.explain(err)
 	}
 	return connection, nil
-}
-
-func (c *client) tellUp(up bool) {
-	if c.onUp != nil {
-		c.onUp(up)
-	}
 }
 
 func (c *client) dialer() (func(context.Context) (net.Conn, error), error) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pinseal/agent"
 	"pinseal/internal/freeport"
 	"pinseal/internal/mqtt"
 	"pinseal/signing"
@@ -99,7 +100,7 @@ func TestWrongClockIsToldTheTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := newCommander(t.Context(), client, nil)
+			s, err := newCommander(t.Context(), client, func(agent.Verdict, bool) {})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -72,19 +72,24 @@ func (c *client) newBoard() (*board, error) {
 
 // open connects and subscribes to as much as the broker lets this client see.
 func (w *watcher) open(ctx context.Context, c *client) (*mqtt.Client, error) {
-	c.onUp = func(up bool) {
+	tell := func(up bool) {
 		select {
 		case w.up <- up:
 		case <-ctx.Done():
 		}
 	}
-	connection, err := c.connect(ctx, mqtt.Config{CleanSession: true, OnMessage: func(m mqtt.Message, ack func()) {
-		select {
-		case w.arrived <- m:
-			ack()
-		case <-ctx.Done():
-		}
-	}})
+	connection, err := c.connect(ctx, mqtt.Config{
+		CleanSession: true,
+		OnMessage: func(m mqtt.Message, ack func()) {
+			select {
+			case w.arrived <- m:
+				ack()
+			case <-ctx.Done():
+			}
+		},
+		OnUp:   func() { tell(true) },
+		OnDown: func(error) { tell(false) },
+	})
 	if err != nil {
 		return nil, err
 	}
