@@ -31,6 +31,9 @@ const (
 	// saveAfter is how long an output must have been on to be on again after a restart. It spares the disk whoever
 	// switches quickly; that it is off is kept at once.
 	saveAfter = 5 * time.Second
+	// A crash does not say when it happens: how long ago an output was on is known as exactly as its record is new. One
+	// that stays on is saved again every twentieth of Restore, but not more often than this.
+	saveEvery = 30 * time.Second
 )
 
 // Config is what an actuator is made of.
@@ -63,6 +66,7 @@ type Actuator struct {
 	stored  Record        // as last saved
 	waiting bool          // stored is still to be judged by Resume: nothing may take its place
 	saveAt  time.Duration // never: nothing is to be saved
+	savedAt time.Duration // when stored was made, or is as good as made
 	shown   Status
 	until   time.Duration // of shown
 	changed func()
@@ -95,6 +99,7 @@ func (a *Actuator) Recall(r Record, elapsed time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stored, a.waiting = r, r.On && a.cfg.Restore > 0
+	a.savedAt = a.now() + saveAfter - a.saveEvery() // what is resumed is saved again soon
 	a.machine.Recall(a.now(), r, elapsed)
 }
 
@@ -260,25 +265,30 @@ func (a *Actuator) noteFailure(err error) {
 	a.failing = err != nil
 }
 
-// keep saves what Resume needs: at once when the output is off that is kept as on, otherwise after a while.
+// keep saves what Resume needs: at once when the output is off that is kept as on, otherwise after a while, and again as
+// long as it is on.
 func (a *Actuator) keep() {
 	if a.cfg.Restore == 0 || a.waiting || a.cfg.Store == nil {
 		return
 	}
 	now := a.now()
 	r := a.machine.Record(now)
+	same := r.On == a.stored.On && r.Level == a.stored.Level
 	switch {
-	case a.machine.pending, r.On == a.stored.On && r.Level == a.stored.Level:
+	case a.machine.pending, same && !r.On:
 		a.saveAt = never
 		return
-	case r.On && a.saveAt == never:
-		a.saveAt = now + saveAfter
-		return
-	case r.On && now < a.saveAt:
+	case same:
+		a.saveAt = a.savedAt + a.saveEvery()
+	case r.On:
+		a.saveAt = min(a.saveAt, now+saveAfter)
+	}
+	if r.On && now < a.saveAt {
 		return
 	}
-	a.saveAt = never
+	a.saveAt, a.savedAt = never, now
 	if r.On {
+		a.saveAt = now + a.saveEvery()
 		// The disk may take its time, and a rule must be able to switch off meanwhile.
 		a.saves++
 		a.stored = r
@@ -289,6 +299,8 @@ func (a *Actuator) keep() {
 		a.notKept(err)
 	}
 }
+
+func (a *Actuator) saveEvery() time.Duration { return max(saveEvery, a.cfg.Restore/20) }
 
 func (a *Actuator) noteSaved(err error) {
 	a.mu.Lock()

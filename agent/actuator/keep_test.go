@@ -47,6 +47,39 @@ func TestKept(t *testing.T) {
 	})
 }
 
+// How long ago something was on counts from the crash, not from when it was switched on.
+func TestKeptWhileOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		a := start(t, actuator.Config{Name: "lamp", Store: m, Restore: time.Hour})
+		mustDo(t, a, on)
+		time.Sleep(10 * time.Hour)
+		synctest.Wait()
+		saved := m.records()
+		if last := saved[len(saved)-1]; !last.On || last.OnFor < 10*time.Hour-time.Hour/20 || len(saved) > 10*20+1 {
+			t.Fatalf("saved %d times, at last %+v", len(saved), last)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		saved = m.records()
+		if last := saved[len(saved)-1]; last.OnFor != 10*time.Hour {
+			t.Errorf("kept at the end: %+v", last)
+		}
+
+		b := start(t, actuator.Config{Name: "lamp", Store: m, Restore: time.Hour})
+		b.Recall(saved[len(saved)-1], 50*time.Minute)
+		if !b.Resume(50 * time.Minute) {
+			t.Fatal("is not resumed")
+		}
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if again := m.records(); len(again) != len(saved)+1 || again[len(saved)].OnFor < 10*time.Hour+50*time.Minute {
+			t.Errorf("what was resumed is not saved again: %+v", again[len(saved)-1:])
+		}
+	})
+}
+
 // A disk that takes its time keeps no rule waiting, and what it writes late does not undo what came after.
 func TestSlowDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
