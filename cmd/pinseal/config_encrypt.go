@@ -20,6 +20,8 @@ type encryptRule struct {
 	Topics    []topicFilter `toml:"topics"`
 	To        []name        `toml:"to"` // recipients, or shared keys
 	Republish bool          `toml:"republish"`
+
+	bundle string // that it came with, and with it its keys
 }
 
 func (r encryptRule) covers(topic string) bool {
@@ -56,6 +58,10 @@ func (c *config) addEncryption(p *agent.Policy, files encryptionFiles) error {
 	}
 	ids := p.Keys.IDs()
 	for _, r := range c.Encrypt {
+		files := files
+		if r.bundle != "" {
+			files = clientFiles(r.bundle)
+		}
 		to, err := files.recipients(slices.DeleteFunc(strs(r.To), c.denies))
 		if err != nil {
 			return err

@@ -49,6 +49,10 @@ func (c *config) takeBundle() error {
 	c.Agent.Broker = brokerURL("mqtts://" + net.JoinHostPort(b.client.Host, strconv.Itoa(int(b.client.Port))))
 	c.Agent.CA, c.Agent.Certificate, c.Agent.Key, c.Agent.SignKey = b.caCert(), b.clientCert(), b.clientKey(), b.signKey()
 	c.Outbox.Node = name(orDefault(string(c.Outbox.Node), string(b.client.Node)))
+	for _, r := range b.client.Encrypt { // after the configuration's own: the first that covers a topic counts
+		r.bundle = b.dir
+		c.Encrypt = append(c.Encrypt, r)
+	}
 	return nil
 }
 
