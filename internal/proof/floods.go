@@ -114,7 +114,7 @@ func (g *goodClient) command(ctx context.Context, r *row) (taken times, err erro
 	pace := time.NewTicker(time.Second / time.Duration(g.commandsPerSecond))
 	defer pace.Stop()
 	lost := 0
-	for begin := time.Now(); time.Since(begin) < g.calm; {
+	for range int(g.calm.Seconds() * float64(g.commandsPerSecond)) {
 		<-pace.C
 		took, err := g.one(ctx, c, r)
 		if err != nil {

@@ -58,7 +58,7 @@ type scale struct {
 	clockRounds         int
 	fullDisk            bool
 	cutStep             int           // pages
-	calm                time.Duration // how long commands are measured, with and without a flood
+	calm                time.Duration // how long commands are measured, with and without a flood, if each is acted on in time
 	commandsPerSecond   int
 	forgeriesPerSecond  int
 	oversizedPerSecond  int
