@@ -56,8 +56,12 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	config = append(config, "\n[[encrypt]]\ntopics = [\"ledStatus\"]\nto = [\"raspiflow\"]\n"...)
-	for path, text := range map[string][]byte{l.brokerCert(): pki.EncodeCertificates(another), l.config: config} {
-		if err := os.WriteFile(path, text, 0o600); err != nil {
+	// The configuration comes first: the node watches its files, and would be right to take the certificate alone.
+	for _, file := range []struct {
+		path string
+		text []byte
+	}{{l.config, config}, {l.brokerCert(), pki.EncodeCertificates(another)}} {
+		if err := os.WriteFile(file.path, file.text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
