@@ -242,6 +242,8 @@ func (n *nodeChecks) rights(context.Context) (string, error) {
 	for _, p := range n.config.Permits {
 		switch {
 		case known[string(p.Signer)]:
+		case n.config.denies(string(p.Signer)): // its rights are there for when the name is admitted again
+			continue
 		case codes.Expects(string(p.Signer), n.now()):
 			return "", noticef("%s may command %s once it has joined, and has not yet", p.Signer, p.Output)
 		default:
