@@ -15,7 +15,7 @@ import (
 
 // explainCommand decides as the agent would about a command to an output that has been off for long. The text is one line
 // for each action that the command needs, and then the output's rules and the inputs that act on it.
-func (c *policyExplainCmd) explainCommand(cfg *config, signersDir string) (text string, allowed bool, err error) {
+func (c *policyExplainCmd) explainCommand(cfg *config, l layout) (text string, allowed bool, err error) {
 	o, ok := cfg.output(c.Topic)
 	if !ok {
 		return "", false, usageError(withHint(fmt.Errorf("no output is named %q", c.Topic), "the [[output]] blocks of %s name them", cfg.source.path))
@@ -24,14 +24,17 @@ func (c *policyExplainCmd) explainCommand(cfg *config, signersDir string) (text 
 	if err != nil {
 		return "", false, err
 	}
-	known, err := c.knowsSigner(signersDir)
+	known, err := c.knowsSigner(l.signers)
 	if err != nil {
 		return "", false, err
 	}
 	var lines []string
-	allowed = known
-	if !known {
-		lines = append(lines, fmt.Sprintf("no: %s has no key in %s", c.As, signersDir))
+	allowed = known && !cfg.denies(c.As)
+	switch {
+	case cfg.denies(c.As):
+		lines = append(lines, "no: "+l.revoked(c.As))
+	case !known:
+		lines = append(lines, fmt.Sprintf("no: %s has no key in %s", c.As, l.signers))
 	}
 	for _, needed := range needs {
 		line, ok := cfg.explainAction(c.As, o, needed)

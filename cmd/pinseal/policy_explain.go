@@ -43,17 +43,14 @@ func (c *policyExplainCmd) Run(std streams, k *kong.Kong) error {
 	if err != nil {
 		return usageError(err)
 	}
-	cfg, err := readConfig(c.layout().config)
+	l, cfg, err := c.read()
 	if err != nil {
 		return err
 	}
-	policy, err := cfg.brokerPolicy()
-	if err != nil {
-		return err
+	if cfg.Agent.Broker != "" {
+		return withHint(fmt.Errorf("the broker at %s is not this node's, and has rules of its own", cfg.Agent.Broker), "what a command may do is the node's to say: policy explain --as SIGNER command OUTPUT ACTION")
 	}
-	decision, err := broker.Explain(policy, string(cfg.Node), broker.Request{
-		Identity: c.As, ClientID: c.ClientID, Topic: c.Topic, Subscribe: c.Action == "sub", QoS: c.QoS, Retain: c.Retain,
-	})
+	decision, err := c.decide(l, cfg)
 	if err != nil {
 		return err
 	}
@@ -66,13 +63,41 @@ func (c *policyExplainCmd) Run(std streams, k *kong.Kong) error {
 	return nil
 }
 
-func (c *policyExplainCmd) runCommand(std streams, k *kong.Kong) error {
+// read reads what the node would go by.
+func (c *policyExplainCmd) read() (layout, *config, error) {
 	l := c.layout()
 	cfg, err := readConfig(l.config)
 	if err != nil {
+		return l, nil, err
+	}
+	cfg.denied, err = readDenied(l)
+	return cfg.place(l), cfg, err
+}
+
+// decide asks the broker, which lets nobody in who was revoked.
+func (c *policyExplainCmd) decide(l layout, cfg *config) (broker.Decision, error) {
+	if cfg.denies(c.As) {
+		return broker.Decision{Reason: broker.ReasonRevoked, Source: l.revoked(c.As)}, nil
+	}
+	policy, err := cfg.brokerPolicy()
+	if err != nil {
+		return broker.Decision{}, err
+	}
+	return broker.Explain(policy, string(cfg.Node), broker.Request{
+		Identity: c.As, ClientID: c.ClientID, Topic: c.Topic, Subscribe: c.Action == "sub", QoS: c.QoS, Retain: c.Retain,
+	})
+}
+
+func (l layout) revoked(name string) string {
+	return fmt.Sprintf("%s was revoked: %s", name, l.denied())
+}
+
+func (c *policyExplainCmd) runCommand(std streams, k *kong.Kong) error {
+	l, cfg, err := c.read()
+	if err != nil {
 		return err
 	}
-	text, allowed, err := c.explainCommand(cfg, l.signers)
+	text, allowed, err := c.explainCommand(cfg, l)
 	if err != nil {
 		return err
 	}
