@@ -442,16 +442,16 @@ func TestPublishRate(t *testing.T) {
 				alice.publish(t, "x", payload, 1)
 				again.publish(t, "x", payload, 1)
 			}
-			if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
+			if took := time.Since(began); took < 800*time.Millisecond {
 				t.Errorf("100 messages at 50 a second took %v", took)
 			}
-			began = time.Now()
-			bob.publish(t, "x", payload, 1) // is another identity
-			if took := time.Since(began); took > 500*time.Millisecond {
-				t.Errorf("another identity waited %v", took)
-			}
-			if n := s.Stats().ByReason[broker.ReasonThrottled]; n == 0 {
+			throttled := s.Stats().ByReason[broker.ReasonThrottled]
+			if throttled == 0 {
 				t.Error("not counted")
+			}
+			bob.publish(t, "x", payload, 1) // is another identity
+			if n := s.Stats().ByReason[broker.ReasonThrottled]; n != throttled {
+				t.Error("another identity was throttled")
 			}
 		})
 	}

@@ -58,8 +58,8 @@ func TestShutdownWhateverClientsDo(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Errorf("Run returned %v", err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("shutdown took %v, want at most 2 s", took)
+	if took := time.Since(began); took > timeout/2 { // 1 s where nothing else is done; WriteTimeout is 10 s
+		t.Errorf("shutdown took %v", took)
 	}
 	eventually(t, "no goroutine left", func() bool { return len(brokerGoroutines()) == 0 })
 	if st := s.Stats(); st.Connections != 0 || st.Pending != 0 {
