@@ -10,8 +10,6 @@ import (
 
 	"pinseal/internal/atomicfile"
 	"pinseal/pki"
-
-	"golang.org/x/term"
 )
 
 const (
@@ -89,7 +87,7 @@ func readPassphrase() ([]byte, error) {
 	if text := os.Getenv(passphraseVariable); text != "" {
 		return []byte(text), nil
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+	if _, ok := terminal(os.Stdin); !ok {
 		return nil, withHint(errors.New("the authority's key is under a passphrase"), "give it as systemd's credential %s, or in %s", passphraseCredential, passphraseVariable)
 	}
 	fmt.Fprint(os.Stderr, "Passphrase of the authority's key: ")

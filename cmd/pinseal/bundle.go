@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -75,11 +76,16 @@ type newClient struct {
 // create writes the certificate last, when it is in the journal, and that when all else could be written: what does not come
 // about leaves no trace there.
 func (c newClient) create(journal *pki.Journal) error {
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
 	undo, err := c.files.make()
 	if err != nil {
 		return err
 	}
-	if err = journal.Append(c.entry); err == nil {
+	if err = ctx.Err(); err == nil {
+		err = journal.Append(c.entry)
+	}
+	if err == nil {
 		err = fileSet{c.issued}.create()
 	}
 	if err != nil {
@@ -175,8 +181,10 @@ func (s fileSet) create() error {
 	return err
 }
 
-// make is create for who may have to take it back.
+// make is create for who may have to take it back. An interruption is an error as any other.
 func (s fileSet) make() (undo func(), err error) {
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
 	var made []string
 	takeBack := func() {
 		for _, path := range slices.Backward(made) {
@@ -190,6 +198,9 @@ func (s fileSet) make() (undo func(), err error) {
 		}
 	}()
 	for _, f := range s {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		folders, err := makeFolder(filepath.Dir(f.path))
 		made = append(made, folders...)
 		if err != nil {

@@ -79,11 +79,9 @@ type helpFlag bool
 
 // BeforeReset prints the help and ends, before required arguments are asked for.
 func (helpFlag) BeforeReset(k *kong.Kong, ctx *kong.Context) error {
-	if err := ctx.PrintUsage(false); err != nil {
-		return err
-	}
-	k.Exit(exitDone)
-	return nil
+	err := ctx.PrintUsage(false)
+	k.Exit(exitDone) // run tells what could not be written
+	return err
 }
 
 // exitStatus carries an exit code out of kong, which believes that it ends the process.
@@ -91,6 +89,8 @@ type exitStatus int
 
 // run is the program without the process: it parses args, runs the command and gives its exit code.
 func run(ctx context.Context, args []string, std streams) (code int) {
+	out := &output{Writer: std.out}
+	std.out = out
 	defer func() {
 		if r := recover(); r != nil {
 			status, ok := r.(exitStatus)
@@ -98,6 +98,9 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 				panic(r)
 			}
 			code = int(status)
+		}
+		if code == exitDone {
+			code = report(std.err, out.err())
 		}
 	}()
 	parser, err := kong.New(&cli{}, append([]kong.Option{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -167,6 +168,9 @@ func readConfig(path string) (*config, error) {
 
 // noConfiguration says that there is no node.
 func noConfiguration(path string) error {
+	if _, err := os.Lstat(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // who knows whether there is one
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
 	return withHint(fmt.Errorf("no configuration at %s", path), "pinseal init makes one; --dir names its folder if it is elsewhere")
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -18,8 +17,6 @@ import (
 	"pinseal/agent"
 	"pinseal/internal/mqtt"
 	"pinseal/pki"
-
-	"golang.org/x/term"
 )
 
 // demoCmd is the main job on throw-away keys: one node, an operator, and a neighbour whose
@@ -49,7 +46,7 @@ subscribe = ["ledStatus"]
 
 // Run shows the scenes, then stays up until Ctrl-C.
 func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx, syscall.SIGPIPE)
 	defer stop()
 	dir, err := os.MkdirTemp("", "pinseal-demo-")
 	if err != nil {
@@ -280,8 +277,8 @@ type screen struct {
 }
 
 func newScreen(out io.Writer) *screen {
-	file, ok := out.(*os.File)
-	return &screen{out, ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""}
+	_, ok := terminal(out)
+	return &screen{out, ok && os.Getenv("NO_COLOR") == ""}
 }
 
 // led draws the LED and what led to it.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -76,8 +75,8 @@ func (c *deviceAddCmd) admitBack(l layout, cfg *config, now time.Time) error {
 
 // drawQR draws a text for a camera if out is a terminal that is wide enough, and reports whether it is one.
 func drawQR(out io.Writer, text string) bool {
-	file, ok := out.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	file, ok := terminal(out)
+	if !ok {
 		return false
 	}
 	columns, _, sizeErr := term.GetSize(int(file.Fd()))

@@ -10,10 +10,8 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"pinseal/internal/atomicfile"
@@ -35,7 +33,7 @@ const joinTimeout = 30 * time.Second
 // Run makes the device's keys, has them certified and trusted, and ends with a message that the node has verified. The folder
 // is there whole or not at all.
 func (c *deviceJoinCmd) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	line, err := c.line(interruptible(ctx, std.in))
 	if err != nil {

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"pinseal/internal/mqtt"
@@ -30,7 +28,7 @@ const renewTimeout = time.Minute
 
 // Run renews the certificate of a bundle.
 func (c *deviceRenewCmd) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	settings, err := connectFlags{Bundle: c.Bundle}.client(std)
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
-	"syscall"
 	"time"
 )
 
@@ -20,7 +18,7 @@ type doctorCmd struct {
 
 // Run checks in the order in which things depend on each other and ends at the first that is wrong.
 func (c *doctorCmd) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	x := &examination{out: std.out, json: c.JSON}
 	// Whoever names the node's folder means the node, though PINSEAL_BUNDLE may be set.

@@ -7,18 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"pinseal/internal/flash"
 	"pinseal/systemd"
-
-	"golang.org/x/term"
 )
 
 type flashCmd struct {
@@ -57,7 +53,7 @@ type preparation struct {
 
 // Run prepares the card, or leaves it as it was.
 func (c *flashCmd) Run(ctx context.Context, std streams) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	card, err := c.openCard(ctx, std)
 	if err != nil {
@@ -352,7 +348,7 @@ type progress struct {
 
 func newProgress(w io.Writer, of int) *progress {
 	p := &progress{of: of}
-	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if _, ok := terminal(w); ok {
 		p.w = w
 	}
 	return p

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"pinseal/gpio"
@@ -69,7 +67,7 @@ type gpioSetCmd struct {
 
 // Run holds the line: the kernel may let a line float once nobody holds it.
 func (c *gpioSetCmd) Run(ctx context.Context, std streams) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	if c.For > 0 {
 		var cancel context.CancelFunc
@@ -111,7 +109,7 @@ type gpioWatchCmd struct {
 
 // Run prints a line for each edge until a signal ends it.
 func (c *gpioWatchCmd) Run(ctx context.Context, std streams) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	chip, err := c.open()
 	if err != nil {

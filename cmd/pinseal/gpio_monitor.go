@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"pinseal/gpio"
@@ -28,7 +26,7 @@ func (c *gpioMonitorCmd) Run(ctx context.Context, std streams) (err error) {
 	if c.Every <= 0 {
 		return usagef("--every is a length of time above 0")
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	chip, err := c.open()
 	if err != nil {

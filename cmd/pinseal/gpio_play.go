@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -55,7 +54,7 @@ func (c *gpioBlinkCmd) Run(ctx context.Context, std streams) error {
 
 // play has the line do what a command asks for. At its end, or at a signal, the line is off and let go.
 func (f playFlags) play(ctx context.Context, std streams, command actuator.Command, does string) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx, syscall.SIGPIPE)
 	defer stop()
 	chip, err := f.open()
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"sync"
 )
 
@@ -29,4 +30,19 @@ type lazyReader struct {
 func (l *lazyReader) Read(p []byte) (int, error) {
 	l.begin()
 	return l.Reader.Read(p)
+}
+
+// lateFile is opened when it is first read from: to open a named pipe is to wait for whoever writes into it.
+type lateFile struct {
+	path string
+	file *os.File
+}
+
+func (l *lateFile) Read(p []byte) (n int, err error) {
+	if l.file == nil {
+		if l.file, err = os.Open(l.path); err != nil {
+			return 0, err
+		}
+	}
+	return l.file.Read(p)
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -92,8 +91,8 @@ const maxPasswordBytes = 65535 // MQTT 5.0 section 3.1.3.6
 
 // readPassword asks twice on a terminal, without echo; elsewhere it takes one line.
 func readPassword(std streams) (string, error) {
-	terminal, ok := std.in.(*os.File)
-	if !ok || !term.IsTerminal(int(terminal.Fd())) {
+	terminal, ok := terminal(std.in)
+	if !ok {
 		line, err := bufio.NewReader(io.LimitReader(std.in, maxPasswordBytes+2)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return "", fmt.Errorf("reading the password: %w", err)
@@ -116,13 +115,14 @@ func readPassword(std streams) (string, error) {
 	return checkPassword(typed[0])
 }
 
-// readUnseen reads a line from a terminal that does not show it. Ctrl-C leaves a terminal that shows again what is typed.
+// readUnseen reads a line from a terminal that does not show it. Ctrl-C, and Ctrl-\ too, leave a terminal that shows again what
+// is typed.
 func readUnseen(terminal *os.File) ([]byte, error) {
 	before, err := term.GetState(int(terminal.Fd()))
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background(), syscall.SIGQUIT)
 	defer stop()
 	type line struct {
 		text []byte

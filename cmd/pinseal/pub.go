@@ -8,12 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"pinseal/agent"
@@ -44,7 +41,7 @@ type pubCmd struct {
 
 // Run publishes one message, or one a line.
 func (c *pubCmd) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	if err := c.checkFlags(); err != nil {
 		return err
@@ -54,7 +51,11 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	settings.encryptTo = c.EncryptTo
-	source, err := c.source(interruptible(ctx, std.in))
+	in := std.in
+	if c.File != "" {
+		in = &lateFile{path: c.File}
+	}
+	source, err := c.source(interruptible(ctx, in))
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,9 @@ func (c *pubCmd) source(in io.Reader) (func() ([]byte, error), error) {
 			if lines.Scan() {
 				return bytes.Clone(lines.Bytes()), nil
 			}
-			if err := lines.Err(); err != nil && !errors.Is(err, context.Canceled) {
+			if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+				return nil, fmt.Errorf("reading lines: one is longer than %d bytes", signing.MaxSealedBytes)
+			} else if err != nil && !errors.Is(err, context.Canceled) {
 				return nil, fmt.Errorf("reading lines: %w", err)
 			}
 			return nil, io.EOF
@@ -142,14 +145,23 @@ func (c *pubCmd) source(in io.Reader) (func() ([]byte, error), error) {
 	}, nil
 }
 
+// maxPlainBytes is the longest packet of MQTT (MQTT 5.0 section 1.5.5); brokers have lower limits.
+const maxPlainBytes = 268_435_455
+
 func (c *pubCmd) single(in io.Reader) ([]byte, error) {
 	switch {
 	case c.Message != nil:
 		return []byte(*c.Message), nil
-	case c.File != "":
-		return os.ReadFile(c.File)
-	case c.Stdin:
-		return io.ReadAll(io.LimitReader(in, signing.MaxSealedBytes+1))
+	case c.File != "", c.Stdin:
+		limit := int64(signing.MaxSealedBytes)
+		if c.Plain {
+			limit = maxPlainBytes
+		}
+		text, err := io.ReadAll(io.LimitReader(in, limit+1))
+		if int64(len(text)) > limit {
+			return nil, fmt.Errorf("longer than %d bytes", limit)
+		}
+		return text, err
 	default:
 		return nil, nil
 	}

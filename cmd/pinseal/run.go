@@ -32,10 +32,10 @@ func (c *runCmd) Run(ctx context.Context, std streams) error {
 	if err := c.becomeServiceUser(); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilTold(ctx)
 	defer stop()
-	// After the first signal the default is back, so that a second one ends the process at once.
-	context.AfterFunc(ctx, stop)
+	// Whoever read its log may go, with the pipe to it broken: nothing has to be switched off for that.
+	signal.Ignore(syscall.SIGPIPE)
 
 	log := newLogger(std.err, cfg.Log)
 	n, err := newNode(l, cfg, log, std.clock())

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"pinseal/internal/mqtt"
@@ -32,7 +30,7 @@ type subCmd struct {
 // vouches for it: [signer] for a verified message, [plain] for one that is not sealed. What claims to
 // be sealed and is not genuine goes to standard error, without its content.
 func (c *subCmd) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	settings, err := c.client(std)
 	if err != nil {

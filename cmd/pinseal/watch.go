@@ -20,7 +20,7 @@ type watchCmd struct {
 // Run shows what the node does until it is told to end. On a terminal that is a screen that changes; anywhere else a
 // line for each event.
 func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	settings, err := c.client(std)
 	if err != nil {

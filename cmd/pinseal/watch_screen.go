@@ -34,12 +34,12 @@ type window struct {
 
 // openWindow takes the terminal, if standard output is one. quit is called when its user wants to end.
 func openWindow(std streams, quit func()) (*window, error) {
-	out, ok := std.out.(*os.File)
-	if !ok || !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
+	out, ok := terminal(std.out)
+	if !ok || os.Getenv("TERM") == "dumb" {
 		return nil, nil //nolint:nilnil // none is a good answer
 	}
 	w := &window{out: out}
-	if in, ok := std.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+	if in, ok := terminal(std.in); ok {
 		var err error
 		if w.before, err = term.MakeRaw(int(in.Fd())); err != nil {
 			return nil, fmt.Errorf("setting the terminal up: %w", err)
