@@ -245,6 +245,9 @@ func (d *demo) stay(ctx context.Context) error {
 			d.screen.led(string(m.Payload) == agent.On, "")
 		},
 	})
+	if errors.Is(err, context.Canceled) {
+		return nil // as it has told how to end it
+	}
 	if err != nil {
 		return err
 	}
