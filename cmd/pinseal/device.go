@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,8 +197,10 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 	}
 	var topics []string
 	for _, o := range c.Output {
-		output, _ := cfg.output(o) // checked before
-		fmt.Fprintf(&added, "\n[[permit]]\nsigner = %q\noutput = %q\nactions = [\"on\", \"off\", \"toggle\"]\n", c.Name, o)
+		output, _ := cfg.output(o)   // checked before
+		if !cfg.permits(c.Name, o) { // of a name that comes back; somebody may have narrowed it
+			fmt.Fprintf(&added, "\n[[permit]]\nsigner = %q\noutput = %q\nactions = [\"on\", \"off\", \"toggle\"]\n", c.Name, o)
+		}
 		for _, topic := range output.commandTopics(cfg.Node) {
 			topics = append(topics, fmt.Sprintf("%q", topic))
 		}
@@ -215,4 +218,9 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 		return fmt.Errorf("the configuration with the new rights would be wrong: %w", err)
 	}
 	return atomicfile.Write(l.config, text, 0o644)
+}
+
+// permits says whether a block gives a signer rights to an output.
+func (c *config) permits(signer, output string) bool {
+	return slices.ContainsFunc(c.Permits, func(p permitConfig) bool { return string(p.Signer) == signer && string(p.Output) == output })
 }
