@@ -15,15 +15,15 @@ func (i *imported) text() string {
 	w.value("node", i.node)
 	w.table("gpio")
 	w.value("chip", i.chip)
-	if t := i.TLS; t.Certificate != "" {
+	for _, l := range i.Listeners {
+		w.listener(l)
+	}
+	if t := i.TLS; t.Certificate != "" { // behind the first listener: from there on it goes into one file with what init wrote
 		w.table("tls")
 		w.given("ca", t.CA)
 		w.value("certificate", t.Certificate)
 		w.value("key", t.Key)
 		w.given("crl", t.CRL)
-	}
-	for _, l := range i.Listeners {
-		w.listener(l)
 	}
 	i.writeRules(w)
 	if !i.Persistent {
