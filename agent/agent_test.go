@@ -503,51 +503,6 @@ func TestLegacy(t *testing.T) {
 	}
 }
 
-func TestPresence(t *testing.T) {
-	s := setup{address: startBroker(t, "allow_anonymous true")}
-	w := &wire{dial: dialer(s.address)}
-	s.change = func(cfg *agent.Config) { cfg.Dial = w.open }
-	n := startNode(t, s)
-	n.retained(agent.AvailabilityTopic(nodeName), agent.Online)
-	n.retained(agent.StateTopic(nodeName, "led"), agent.Off)
-	n.command("operator", ledTopic, n.sealed(t, "operator", ledTopic, `"on"`))
-	n.retained(agent.StateTopic(nodeName, "led"), agent.On)
-	n.retained(agent.StateTopic(nodeName, "fan"), agent.Off)
-	challenge := n.challenge()
-	if len(challenge) != 22 {
-		t.Errorf("challenge %q", challenge)
-	}
-
-	offline := make(chan mqtt.Message, 10)
-	watcher, err := mqtt.Connect(t.Context(), mqtt.Config{
-		Dial: dialer(n.address), CleanSession: true,
-		Subscriptions: []mqtt.Subscription{{Filter: agent.AvailabilityTopic(nodeName), QoS: 1}},
-		OnMessage: func(m mqtt.Message, ack func()) {
-			if string(m.Payload) == agent.Offline {
-				offline <- m
-			}
-			ack()
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = watcher.Close() }()
-	w.cut()
-	<-offline // the will
-	n.retained(agent.AvailabilityTopic(nodeName), agent.Online)
-	if again := n.challenge(); again != challenge {
-		t.Error("the challenge changed with the connection")
-	}
-	n.stop()
-	n.retained(agent.AvailabilityTopic(nodeName), agent.Offline)
-
-	second := startNode(t, setup{cast: n.cast, address: n.address})
-	if second.challenge() == challenge {
-		t.Error("the challenge is the same in another run")
-	}
-}
-
 func TestFirstRefusalOfTheBrokerEndsRun(t *testing.T) {
 	address := startBroker(t, "allow_anonymous false")
 	cfg := startNode(t, setup{}).config()

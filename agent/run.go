@@ -45,6 +45,9 @@ type Agent struct {
 
 	announced sync.Once
 
+	presence sync.Mutex // of what is said of it, and of:
+	gone     bool       // the last word has been said
+
 	counters map[signing.Reason]*tally
 	unjudged *tally
 	asking   *rate.Limiter // of software that discovers devices
@@ -177,8 +180,13 @@ func (a *Agent) announce() {
 	a.show()
 }
 
-// show publishes what others show of this node.
+// show publishes what others show of this node, until that is gone.
 func (a *Agent) show() {
+	a.presence.Lock()
+	defer a.presence.Unlock()
+	if a.gone { // the connection came back while it said goodbye
+		return
+	}
 	for _, o := range a.outputs {
 		a.publishShown(&o.state)
 		a.publishShown(&o.status)
@@ -290,6 +298,9 @@ func (a *Agent) connect(ctx context.Context) (connected bool, err error) {
 func (a *Agent) goodbye(ctx context.Context, connected bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 	defer cancel()
+	a.presence.Lock()
+	a.gone = true
+	a.presence.Unlock()
 	if connected {
 		if err := a.client.Publish(ctx, *a.availability(Offline)); err != nil {
 			a.cfg.Log.Warn("the broker was not told that the node stops", "error", err)
