@@ -135,9 +135,9 @@ func askNodeLines(ctx context.Context, path string, while time.Duration, each fu
 		return fmt.Errorf("reaching the running node: %s: %w", path, err)
 	}
 	defer conn.Close() //nolint:errcheck // the answer has been read by then
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout + while))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	_ = conn.SetDeadline(time.Now().Add(controlTimeout + while))
 	if _, err := fmt.Fprintln(conn, strings.Join(words, " ")); err != nil {
 		return fmt.Errorf("asking the running node: %w", err)
 	}

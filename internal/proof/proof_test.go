@@ -278,7 +278,7 @@ func TestClocksNoticeANodeThatBelievesThem(t *testing.T) {
 func TestFloodsNoticeCommandsThatAreLost(t *testing.T) {
 	t.Parallel()
 	rows, err := floods(t.Context(), testLab(t), nil, func(config string) string {
-		return strings.NewReplacer("rate = 1000000", "rate = 1", "burst = 1000000", "burst = 5").Replace(config)
+		return strings.ReplaceAll(config, `"on", "off", "toggle"`, `"on", "off"`) // on a busy machine no rate is low enough
 	})
 	checkNoticed(t, rows[0], err, "not acted on within")
 }
