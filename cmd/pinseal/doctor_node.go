@@ -225,6 +225,10 @@ func (n *nodeChecks) signers(context.Context) (string, error) {
 	if _, err := n.config.agentPolicy(n.layout); err != nil {
 		return "", err
 	}
+	if node := string(n.config.Outbox.Node); node != "" && !knows(keyring, node) {
+		return "", withHint(fmt.Errorf("no key of %s in %s: what it acknowledges cannot be believed, and telemetry waits", node, n.layout.signers),
+			"pinseal signer add %s FILE; a bundle has it as signers/%s.pem", node, node)
+	}
 	return fmt.Sprintf("%s, trusted keys: %d", n.layout.signers, len(keyring.Signers())), nil
 }
 

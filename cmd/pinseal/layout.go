@@ -78,6 +78,15 @@ type dirFlag struct {
 
 func (f dirFlag) layout() layout { return layoutUnder(f.Dir) }
 
+// placed is the layout of the node that is configured there, whose signers may be those of its bundle.
+func (f dirFlag) placed() layout {
+	l := f.layout()
+	if cfg, err := readConfig(l.config); err == nil { // of a mistake in it who needs the rest of it tells
+		l = cfg.place(l)
+	}
+	return l
+}
+
 // command gives the shell words that name this node again, for "next" lines and hints.
 func (f dirFlag) command(words string) string {
 	if f.Dir == "" {

@@ -37,7 +37,7 @@ func (p keyPlace) files() (files encryptionFiles, self string, err error) {
 	if err != nil {
 		return files, "", withHint(err, "on the node; or --bundle FOLDER for the keys of a bundle")
 	}
-	return p.layout().encryption(), string(cfg.Node), nil
+	return cfg.place(p.layout()).encryption(), string(cfg.Node), nil
 }
 
 // done has the node's service own what was written, and the running node read it.

@@ -42,7 +42,7 @@ func (c *signerAddCmd) Run(std streams) error {
 	if _, err := signing.ParsePrivateKey(data); err == nil {
 		return withHint(errors.New("that is a private key: it should never leave its machine"), "openssl pkey -in FILE -pubout gives the public one")
 	}
-	l := c.layout()
+	l := c.placed()
 	if !exists(l.config) {
 		return noConfiguration(l.config)
 	}
@@ -157,7 +157,7 @@ type signerListCmd struct {
 
 // Run lists name, algorithm, key and rights.
 func (c *signerListCmd) Run(std streams) error {
-	l := c.layout()
+	l := c.placed()
 	cfg, err := readConfig(l.config)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ type signerShowCmd struct {
 
 // Run prints the public keys in PEM, ready for signer add elsewhere.
 func (c *signerShowCmd) Run(std streams) error {
-	keys, err := signerKeys(c.layout(), c.Name)
+	keys, err := signerKeys(c.placed(), c.Name)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ type signerRevokeCmd struct {
 
 // Run remembers the keys as revoked, then takes them out of the trusted ones.
 func (c *signerRevokeCmd) Run(std streams) error {
-	l := c.layout()
+	l := c.placed()
 	if err := revokeSigner(l, c.Name); err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ type signerResetCmd struct {
 
 // Run has the running node forget, or does it itself when the node is down.
 func (c *signerResetCmd) Run(std streams) error {
-	l := c.layout()
+	l := c.placed()
 	keys, err := signerKeys(l, c.Name)
 	if err != nil {
 		return err
