@@ -200,14 +200,15 @@ func (c *client) renewQuietly(ctx context.Context) {
 	c.log.Info("the certificate was renewed")
 }
 
-// keepRenewed renews as long as the command runs.
+// keepRenewed has the certificate renewed as long as the command runs. One that it cannot renew it tells of at once, so
+// that a command that is over soon has told, too.
 func (c *client) keepRenewed(ctx context.Context) {
 	if c.renewal == nil {
 		c.warnOfEnd()
 		return
 	}
 	warned := time.Time{}
-	c.renewal.Run(ctx,
+	go c.renewal.Run(ctx,
 		func() { c.log.Info("the certificate was renewed") },
 		func(err error, end time.Time) {
 			c.log.Warn("the certificate was not renewed, trying again", "until", end, "error", err)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -119,5 +120,23 @@ func TestExpiredBrokerCertificateIsRenewedAtTheStart(t *testing.T) {
 	}
 	if certificate, err := readCertificate(l.brokerCert()); err != nil || time.Until(certificate.NotAfter) < 80*24*time.Hour {
 		t.Errorf("the certificate is good until %v, %v", certificate.NotAfter, err)
+	}
+}
+
+// That its certificate ends soon, a command tells however soon it ends itself: here nobody answers.
+func TestEndOfTheCertificateIsAlwaysTold(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(makeNode(t), "bundles", "operator")
+	certificate, err := readCertificate(filepath.Join(folder, "client.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := func() time.Time { return certificate.NotAfter.Add(-time.Hour) }
+	for range 50 {
+		var out strings.Builder
+		code := run(t.Context(), []string{"sub", "--bundle", folder, "ledStatus"}, streams{in: strings.NewReader(""), out: &out, err: &out, now: now})
+		if code == exitDone || !strings.Contains(out.String(), "expires on") {
+			t.Fatalf("%d: %s", code, out.String())
+		}
 	}
 }

@@ -61,7 +61,7 @@ func (c *pubCmd) Run(ctx context.Context, std streams) error {
 	}
 	p := &publisher{pubCmd: c, std: std, client: settings}
 	if c.Lines {
-		go settings.keepRenewed(ctx)
+		settings.keepRenewed(ctx)
 	} else {
 		defer settings.renewDue(ctx)
 	}

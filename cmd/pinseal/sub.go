@@ -57,7 +57,7 @@ func (c *subCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	go settings.keepRenewed(ctx)
+	settings.keepRenewed(ctx)
 	return c.print(ctx, settings, subscriptions, c.viewer(std, keyring, secrets))
 }
 

@@ -40,7 +40,7 @@ func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
 		return err
 	}
 	if terminal == nil {
-		go settings.keepRenewed(ctx)
+		settings.keepRenewed(ctx)
 		return w.lines(ctx, std)
 	}
 	defer func() { err = errors.Join(err, terminal.Close()) }()
@@ -50,7 +50,7 @@ func (c *watchCmd) Run(ctx context.Context, std streams) (err error) {
 		case <-ctx.Done():
 		}
 	}
-	go settings.keepRenewed(ctx)
+	settings.keepRenewed(ctx)
 	return w.draw(ctx, terminal)
 }
 
