@@ -191,6 +191,25 @@ func TestOutboxHearsItsReceiverAlone(t *testing.T) {
 	}
 }
 
+// What was sealed with a key that the node has no longer would wait for ever, and all that comes after it behind it.
+func TestOutboxGivesUpWhatAnotherKeySealed(t *testing.T) {
+	n, box := upstream(t)
+	const topic = "telemetry/raspiflow/door"
+	for number := range uint64(outbox.Window) {
+		sealed, err := signing.Seal(n.keys["rogue"], signing.Claims{Topic: topic, IssuedAt: time.Now(), Sequence: number, Message: []byte("1")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := box.Put(outbox.Message{Topic: topic, Number: number, Sealed: sealed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.report()
+	if s := box.Stats(); s.Refused != outbox.Window || s.Waiting != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // await waits for a state of the outbox, which tells nobody.
 func (n *node) await(what string, is func() bool) {
 	n.t.Helper()

@@ -47,6 +47,11 @@ func (a *Agent) runOutbox(ctx context.Context) {
 		return
 	}
 	a.remote.outbox.Run(ctx, func(m outbox.Message, done func(error)) {
+		// Sealed before this node was given another key: who receives it knows the former no longer, and says nothing to it.
+		if sealed, err := signing.Parse(m.Sealed); err == nil && !a.policy.Load().ours(sealed.KeyID(), a.cfg.Node) {
+			a.remote.outbox.Refused(m.Topic, m.Number, signing.ReasonUnknownKey)
+			return
+		}
 		a.client.PublishAsync(mqtt.Message{Topic: m.Topic, Payload: m.Sealed, QoS: 1}, done)
 	})
 }
@@ -76,14 +81,20 @@ func (a *Agent) hearAnswer(m mqtt.Message) error {
 		return fmt.Errorf("signed by %s, not by %s", signer.Name, a.remote.name)
 	}
 	if m.Topic == a.remote.receipts {
-		return a.hearReceipt(p.own, sealed.JSON())
+		return a.hearReceipt(p, sealed.JSON())
 	}
-	return a.hearVerdict(p.own, sealed.JSON())
+	return a.hearVerdict(p, sealed.JSON())
 }
 
-func (a *Agent) hearReceipt(own string, msg []byte) error {
+// ours reports whether a key is the node's: the one it signs with, or one of before that its own signers know it by.
+func (c *policy) ours(kid, node string) bool {
+	signer, ok := c.keyring.Lookup(kid)
+	return kid == c.own || ok && signer.Name == node
+}
+
+func (a *Agent) hearReceipt(p *policy, msg []byte) error {
 	r, err := ParseReceipt(msg)
-	if err != nil || r.KeyID != own {
+	if err != nil || !p.ours(r.KeyID, a.cfg.Node) {
 		return err
 	}
 	for _, accepted := range r.Accepted {
@@ -94,9 +105,9 @@ func (a *Agent) hearReceipt(own string, msg []byte) error {
 	return nil
 }
 
-func (a *Agent) hearVerdict(own string, msg []byte) error {
+func (a *Agent) hearVerdict(p *policy, msg []byte) error {
 	v, err := ParseVerdict(msg)
-	if err != nil || v.KeyID != own {
+	if err != nil || !p.ours(v.KeyID, a.cfg.Node) {
 		return err
 	}
 	if v.Reason == signing.ReasonApplied { // what stays encrypted is answered so

@@ -269,7 +269,7 @@ func (b *Box) Refused(topic string, number uint64, reason signing.Reason) {
 		case signing.ReasonDuplicate, signing.ReasonReplay: // see the package comment
 			b.stats.Accepted++
 			b.finish(i)
-		case signing.ReasonStale, signing.ReasonEquivocation, signing.ReasonMalformed, signing.ReasonWrongTopic, signing.ReasonBadCommand:
+		case signing.ReasonStale, signing.ReasonEquivocation, signing.ReasonMalformed, signing.ReasonWrongTopic, signing.ReasonBadCommand, signing.ReasonUnknownKey:
 			b.stats.Refused++
 			if n := b.toldRefused.due(1); n > 0 {
 				b.log.Error("telemetry given up: its receiver refuses it", "messages", n, "topic", topic, "seq", number, "reason", string(reason))
