@@ -226,7 +226,11 @@ func makeFolder(dir string) ([]string, error) {
 	if err != nil {
 		return made, err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	err = os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return made, nil // somebody else has been faster
+	}
+	if err != nil {
 		err = fmt.Errorf("making a folder: %w", err)
 		if errors.Is(err, os.ErrPermission) {
 			err = withHint(err, "run it with sudo, or choose a folder of your own: --dir DIR")

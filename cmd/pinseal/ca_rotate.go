@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +24,8 @@ type caRotateCmd struct {
 // Run replaces the authority at once, or, if its root is elsewhere, in two steps: request and answer are carried by hand.
 func (c *caRotateCmd) Run(ctx context.Context, std streams) error {
 	l := c.layout()
-	if l.rotating() {
-		return withHint(errors.New("the authority before this one is still trusted"), "retire it first: %s", c.command("ca retire"))
+	if err := c.checkRetired(l); err != nil {
+		return err
 	}
 	old, err := unlockAuthority(l)
 	if err != nil {
@@ -42,7 +43,7 @@ func (c *caRotateCmd) Run(ctx context.Context, std streams) error {
 		return c.install(ctx, std, old, next, now)
 	}
 	if c.Answer == "" {
-		return c.request(std, old, now)
+		return alone(filepath.Dir(l.caRequest()), func() error { return c.request(std, old, now) })
 	}
 	next, err := c.takeAnswer(old, now)
 	if err != nil {
@@ -52,6 +53,13 @@ func (c *caRotateCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	return errors.Join(os.Remove(l.caNextKey()), os.Remove(l.caRequest()))
+}
+
+func (c *caRotateCmd) checkRetired(l layout) error {
+	if l.rotating() {
+		return withHint(errors.New("the authority before this one is still trusted"), "retire it first: %s", c.command("ca retire"))
+	}
+	return nil
 }
 
 // maxAuthorityName is X.520's ub-common-name.
@@ -114,13 +122,22 @@ func (c *caRotateCmd) install(ctx context.Context, std streams, old openAuthorit
 		{l.caCert(), pki.EncodeCertificates(bothTrusted(next.Authority, trusted)...), 0o644},
 		{l.caKey(), newKey, 0o600},
 	}
-	for _, f := range files {
-		if len(f.data) == 0 {
-			continue // above both is the same root
-		}
-		if err := atomicfile.Write(f.path, f.data, f.perm); err != nil {
+	err = alone(filepath.Dir(l.caKey()), func() error {
+		if err := c.checkRetired(l); err != nil {
 			return err
 		}
+		for _, f := range files {
+			if len(f.data) == 0 {
+				continue // above both is the same root
+			}
+			if err := atomicfile.Write(f.path, f.data, f.perm); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := c.share(); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"pinseal/agent"
@@ -40,22 +39,16 @@ func changeDenied(l layout, change func(*pki.DenyList) error) error {
 	if _, err := makeFolder(filepath.Dir(l.denied())); err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(l.denied()))
-	if err != nil {
-		return fmt.Errorf("opening the deny list's folder: %w", err)
-	}
-	defer folder.Close() //nolint:errcheck // opened for its lock only, which goes with it
-	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("locking the deny list: %w", err)
-	}
-	list, err := readDenied(l)
-	if err != nil {
-		return err
-	}
-	if err := change(list); err != nil {
-		return err
-	}
-	return atomicfile.Write(l.denied(), list.Text(), 0o644)
+	return alone(filepath.Dir(l.denied()), func() error {
+		list, err := readDenied(l)
+		if err != nil {
+			return err
+		}
+		if err := change(list); err != nil {
+			return err
+		}
+		return atomicfile.Write(l.denied(), list.Text(), 0o644)
+	})
 }
 
 // denyFormer denies by its number every certificate that a denied name was ever given. One that was renewed while the name

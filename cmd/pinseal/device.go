@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"pinseal/internal/atomicfile"
 	"pinseal/pki"
 )
 
@@ -208,16 +207,18 @@ func (c *deviceAddCmd) permit(l layout, cfg *config) error {
 	if len(topics) > 0 {
 		fmt.Fprintf(&added, "\n[[acl]]\nidentity = %q\npublish = [%s]\n", c.Name, strings.Join(topics, ", "))
 	}
-	text, err := os.ReadFile(l.config)
-	if err != nil {
-		return fmt.Errorf("reading the configuration: %w", err)
-	}
-	text = append(bytes.TrimRight(text, "\n"), '\n')
-	text = append(text, added.String()...)
-	if _, err := parseConfig(text); err != nil {
-		return fmt.Errorf("the configuration with the new rights would be wrong: %w", err)
-	}
-	return atomicfile.Write(l.config, text, 0o644)
+	return alone(filepath.Dir(l.config), func() error {
+		text, err := os.ReadFile(l.config)
+		if err != nil {
+			return fmt.Errorf("reading the configuration: %w", err)
+		}
+		text = append(bytes.TrimRight(text, "\n"), '\n')
+		text = append(text, added.String()...)
+		if _, err := parseConfig(text); err != nil {
+			return fmt.Errorf("the configuration with the new rights would be wrong: %w", err)
+		}
+		return rewrite(l.config, text)
+	})
 }
 
 // permits says whether a block gives a signer rights to an output.

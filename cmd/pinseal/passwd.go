@@ -39,24 +39,37 @@ func (c *passwdCmd) Run(std streams) error {
 	case c.Batch != (c.Password != ""):
 		return usagef("a password on the command line goes with -b, and -b needs one")
 	}
+	if _, err := c.read(); err != nil { // before a password is asked for
+		return err
+	}
+	var hash string
+	if !c.Delete {
+		password, err := c.Password, error(nil)
+		if !c.Batch {
+			password, err = readPassword(std)
+		}
+		if err != nil {
+			return err
+		}
+		hash = auth.NewHash([]byte(password))
+	}
+	return alone(filepath.Dir(c.File), func() error { return c.set(hash) })
+}
+
+// set gives the user a password by its hash, or deletes the user.
+func (c *passwdCmd) set(hash string) error {
 	text, err := c.read()
 	if err != nil {
 		return err
 	}
-	if c.Delete {
-		without, found := auth.RemoveUser(text, c.Name)
-		if !found {
-			return fmt.Errorf("%s has no user %s", c.File, c.Name)
-		}
-		return c.write(without)
+	if !c.Delete {
+		return c.write(auth.SetPassword(text, c.Name, hash))
 	}
-	password := c.Password
-	if !c.Batch {
-		if password, err = readPassword(std); err != nil {
-			return err
-		}
+	without, found := auth.RemoveUser(text, c.Name)
+	if !found {
+		return fmt.Errorf("%s has no user %s", c.File, c.Name)
 	}
-	return c.write(auth.SetPassword(text, c.Name, auth.NewHash([]byte(password))))
+	return c.write(without)
 }
 
 func (c *passwdCmd) read() ([]byte, error) {
@@ -73,18 +86,11 @@ func (c *passwdCmd) read() ([]byte, error) {
 
 // write keeps the owner and the permissions of a file that is there: the node may not run as who changes it.
 func (c *passwdCmd) write(text []byte) error {
-	info, err := os.Stat(c.File)
+	err := rewrite(c.File, text)
 	if errors.Is(err, fs.ErrNotExist) {
 		return atomicfile.Write(c.File, text, 0o600)
 	}
-	if err != nil {
-		return err
-	}
-	like, err := filepath.EvalSymlinks(c.File)
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteFor(like, c.File, text, info.Mode().Perm())
+	return err
 }
 
 const maxPasswordBytes = 65535 // MQTT 5.0 section 3.1.3.6

@@ -51,6 +51,14 @@ func (p keyPlace) done(std streams) error {
 	return tellNode(std, p.layout(), p.dirFlag)
 }
 
+// alone changes keys while nobody else does.
+func (p keyPlace) alone(files encryptionFiles, change func() error) error {
+	if _, err := makeFolder(files.others); err != nil {
+		return err
+	}
+	return alone(files.others, change)
+}
+
 // write writes a file of keys.
 func (p keyPlace) write(path string, data []byte, perm os.FileMode) error {
 	if _, err := makeFolder(filepath.Dir(path)); err != nil {
@@ -125,15 +133,18 @@ func (c *recipientAddCmd) Run(std streams) error {
 	if err != nil {
 		return withHint(err, "a PUBLIC KEY block of P-256 or X25519, as pinseal recipient show prints it")
 	}
-	known, err := readKeys(files.publicKey(c.Name), encryption.ParsePublicKeys)
+	err = c.alone(files, func() error {
+		known, err := readKeys(files.publicKey(c.Name), encryption.ParsePublicKeys)
+		if err != nil {
+			return err
+		}
+		var text []byte
+		for _, key := range append(known, added...) {
+			text = append(text, key.PEM()...)
+		}
+		return c.write(files.publicKey(c.Name), text, 0o644)
+	})
 	if err != nil {
-		return err
-	}
-	var text []byte
-	for _, key := range append(known, added...) {
-		text = append(text, key.PEM()...)
-	}
-	if err := c.write(files.publicKey(c.Name), text, 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "messages to %s are encrypted to key %s\n", c.Name, added[len(added)-1].ID())
@@ -243,10 +254,6 @@ func (c *recipientRotateCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	private, err := readKeys(files.own, encryption.ParsePrivateKeys)
-	if err != nil {
-		return err
-	}
 	generate := encryption.GenerateKey
 	if c.Curve == "X25519" {
 		generate = encryption.GenerateX25519Key
@@ -255,15 +262,22 @@ func (c *recipientRotateCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	var secret, public []byte
-	for _, k := range append(private, key) {
-		secret, public = append(secret, k.PEM()...), append(public, k.Public().PEM()...)
-	}
-	// The private one first: nobody must be told of a key that does not open.
-	if err := c.write(files.own, secret, 0o600); err != nil {
-		return err
-	}
-	if err := c.write(files.publicKey(self), public, 0o644); err != nil {
+	err = c.alone(files, func() error {
+		private, err := readKeys(files.own, encryption.ParsePrivateKeys)
+		if err != nil {
+			return err
+		}
+		var secret, public []byte
+		for _, k := range append(private, key) {
+			secret, public = append(secret, k.PEM()...), append(public, k.Public().PEM()...)
+		}
+		// The private one first: nobody must be told of a key that does not open.
+		if err := c.write(files.own, secret, 0o600); err != nil {
+			return err
+		}
+		return c.write(files.publicKey(self), public, 0o644)
+	})
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(std.err, "%s has a new key; whoever encrypts to it needs: pinseal recipient add %s FILE\n", self, self)
@@ -285,18 +299,21 @@ func (c *recipientShareCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	if exists(files.publicKey(c.Name)) {
-		return fmt.Errorf("%s is a recipient with a key of its own", c.Name)
-	}
-	keys, err := readKeys(files.sharedKey(c.Name), encryption.ParseSharedKeys)
+	err = c.alone(files, func() error {
+		if exists(files.publicKey(c.Name)) {
+			return fmt.Errorf("%s is a recipient with a key of its own", c.Name)
+		}
+		keys, err := readKeys(files.sharedKey(c.Name), encryption.ParseSharedKeys)
+		if err != nil {
+			return err
+		}
+		var text []byte
+		for _, key := range append(keys, encryption.GenerateSharedKey()) {
+			text = append(text, key.PEM()...)
+		}
+		return c.write(files.sharedKey(c.Name), text, 0o600)
+	})
 	if err != nil {
-		return err
-	}
-	var text []byte
-	for _, key := range append(keys, encryption.GenerateSharedKey()) {
-		text = append(text, key.PEM()...)
-	}
-	if err := c.write(files.sharedKey(c.Name), text, 0o600); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.out, "the key is %s; whoever shares it needs a copy\n", files.sharedKey(c.Name))

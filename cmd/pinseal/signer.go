@@ -46,19 +46,38 @@ func (c *signerAddCmd) Run(std streams) error {
 	if !exists(l.config) {
 		return noConfiguration(l.config)
 	}
+	if _, err := makeFolder(l.signers); err != nil {
+		return err
+	}
+	var keys []*signing.PublicKey
+	err = alone(l.signers, func() (err error) {
+		keys, err = c.trust(l, data)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		fmt.Fprintf(std.out, "%s is trusted with key %s (%s)\n", c.Name, key.ID(), key.Algorithm())
+	}
+	return tellNode(std, l, c.dirFlag)
+}
+
+// trust writes the keys behind those that the signer has.
+func (c *signerAddCmd) trust(l layout, data []byte) ([]*signing.PublicKey, error) {
 	keys, err := newKeys(l, data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.File, err)
+		return nil, fmt.Errorf("%s: %w", c.File, err)
 	}
 	if err := notForEncryption(l.encryption(), c.Name, keys); err != nil {
-		return err
+		return nil, err
 	}
 	denied, err := readDenied(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, is := denied.Since(c.Name); is {
-		return withHint(fmt.Errorf("%s was revoked, its keys are not trusted", c.Name), "admit it first: %s", c.command("device add "+c.Name))
+		return nil, withHint(fmt.Errorf("%s was revoked, its keys are not trusted", c.Name), "admit it first: %s", c.command("device add "+c.Name))
 	}
 	var text []byte
 	if old, err := os.ReadFile(l.signer(c.Name)); err == nil {
@@ -67,16 +86,7 @@ func (c *signerAddCmd) Run(std streams) error {
 	for _, key := range keys {
 		text = append(text, key.PEM()...)
 	}
-	if _, err := makeFolder(l.signers); err != nil {
-		return err
-	}
-	if err := atomicfile.Write(l.signer(c.Name), text, 0o644); err != nil {
-		return err
-	}
-	for _, key := range keys {
-		fmt.Fprintf(std.out, "%s is trusted with key %s (%s)\n", c.Name, key.ID(), key.Algorithm())
-	}
-	return tellNode(std, l, c.dirFlag)
+	return keys, atomicfile.Write(l.signer(c.Name), text, 0o644)
 }
 
 func (c *signerAddCmd) read(in io.Reader) ([]byte, error) {
@@ -243,23 +253,27 @@ func (c *signerRevokeCmd) Run(std streams) error {
 }
 
 func revokeSigner(l layout, name string) error {
-	keys, err := signerKeys(l, name)
-	if err != nil {
+	if _, err := signerKeys(l, name); err != nil {
 		return err
 	}
-	for _, key := range keys {
-		path := revokedKey(l, key.ID())
-		if _, err := makeFolder(filepath.Dir(path)); err != nil {
+	if _, err := makeFolder(filepath.Dir(revokedKey(l, ""))); err != nil {
+		return err
+	}
+	return alone(l.signers, func() error {
+		keys, err := signerKeys(l, name)
+		if err != nil {
 			return err
 		}
-		if err := atomicfile.Write(path, key.PEM(), 0o644); err != nil {
-			return err
+		for _, key := range keys {
+			if err := atomicfile.Write(revokedKey(l, key.ID()), key.PEM(), 0o644); err != nil {
+				return err
+			}
 		}
-	}
-	if err := os.Remove(l.signer(name)); err != nil {
-		return fmt.Errorf("revoking: %w", err)
-	}
-	return nil
+		if err := os.Remove(l.signer(name)); err != nil {
+			return fmt.Errorf("revoking: %w", err)
+		}
+		return nil
+	})
 }
 
 // revokedKey is where a revoked key is remembered, beside the trusted ones.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,6 +27,13 @@ func (c *deviceTokenCmd) Run(std streams) error {
 		return usagef("%q is not a name: letters, digits, _ and -, at most 64", c.Name)
 	}
 	l := c.layout()
+	if _, err := readTokens(l); err != nil { // says best what is wrong
+		return err
+	}
+	return alone(filepath.Dir(l.tokens()), func() error { return c.change(std, l) })
+}
+
+func (c *deviceTokenCmd) change(std streams, l layout) error {
 	tokens, err := readTokens(l)
 	if err != nil {
 		return err
