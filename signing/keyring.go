@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,9 @@ func ReadKeyring(dir string) (*Keyring, error) {
 		}
 		file := filepath.Join(dir, entry.Name())
 		keys, err := readSigner(file, name)
+		if errors.Is(err, fs.ErrNotExist) && entry.Type().IsRegular() { // not a link that leads nowhere
+			continue // it has gone since the folder was read: such as one of several that are revoked at the same time
+		}
 		if err != nil {
 			return nil, fmt.Errorf("reading signer %s: %w", file, err)
 		}

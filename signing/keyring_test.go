@@ -1,6 +1,7 @@
 package signing_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,43 @@ func TestReadKeyringEmpty(t *testing.T) {
 	ring, err := signing.ReadKeyring(t.TempDir())
 	if err != nil || len(ring.Signers()) != 0 {
 		t.Errorf("%v, %v", ring, err)
+	}
+}
+
+// A signer that is revoked while the folder is read is not there; a link that leads nowhere is a mistake.
+func TestReadKeyringWhileSignersGo(t *testing.T) {
+	dir, key := t.TempDir(), filepath.Join(t.TempDir(), "key")
+	file := filepath.Join(dir, "a.pem")
+	write(t, key, newKey(t, signing.ES256).Public().PEM())
+	ended, read := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-ended:
+				read <- nil
+				return
+			default:
+			}
+			if _, err := signing.ReadKeyring(dir); err != nil {
+				read <- err
+				return
+			}
+		}
+	}()
+	for range 2000 {
+		if err := errors.Join(os.Link(key, file), os.Remove(file)); err != nil {
+			t.Error(err)
+		}
+	}
+	close(ended)
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink("nowhere", file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signing.ReadKeyring(dir); err == nil {
+		t.Error("a link that leads nowhere was not noticed")
 	}
 }
 

@@ -179,7 +179,7 @@ func namesIn(dir, prefix, suffix string) []string {
 	if dir == "" {
 		return nil
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, prefix+"*"+suffix)) // the pattern is well-formed
+	found, _ := filesIn(dir, prefix+"*"+suffix) // the pattern is well-formed
 	var names []string
 	for _, path := range found {
 		name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), prefix), suffix)

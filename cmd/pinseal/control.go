@@ -36,6 +36,15 @@ func listenControl(path string, handle controlHandler) (*controlServer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, withHint(fmt.Errorf("making the folder of the control socket: %w", err), "run as root or as the user pinseal, or use --dir DIR")
 	}
+	var server *controlServer
+	err := alone(filepath.Dir(path), func() (err error) { // of two that start at the same time one would remove the other's
+		server, err = bindControl(path, handle)
+		return err
+	})
+	return server, err
+}
+
+func bindControl(path string, handle controlHandler) (*controlServer, error) {
 	if controlLives(path) {
 		return nil, withHint(fmt.Errorf("a node is already running on %s", path), "stop it first: systemctl stop pinseal, or Ctrl-C in its terminal")
 	}

@@ -173,7 +173,7 @@ func (c *deviceAddCmd) clientConfig(l layout, cfg *config) (clientConfig, error)
 	if _, err := os.ReadDir(l.bundles()); errors.Is(err, os.ErrPermission) { // which Glob does not tell
 		return client, fmt.Errorf("reading the bundles: %w", err)
 	}
-	known, err := filepath.Glob(filepath.Join(l.bundles(), "*", "client.toml"))
+	known, err := filesIn(l.bundles(), "*/client.toml")
 	if err != nil || len(known) == 0 {
 		return client, withHint(fmt.Errorf("no bundle in %s tells how this node is reached", l.bundles()), "run pinseal init, or keep one bundle there")
 	}

@@ -374,7 +374,7 @@ func (n *nodeChecks) operator(ctx context.Context) (string, error) {
 
 // someBundle is the first that can be tried: with keys, which pinseal flash gives to the operator only, and not revoked.
 func (n *nodeChecks) someBundle() string {
-	certificates, err := filepath.Glob(bundle{dir: n.layout.bundle("*")}.clientCert())
+	certificates, err := filesIn(n.layout.bundles(), bundle{dir: "*"}.clientCert())
 	if err != nil {
 		return ""
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -101,6 +102,15 @@ func sequenceFile(signKey string) string { return signKey + ".seq" }
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// filesIn finds what a pattern names in a folder, whose own name is no pattern: people put brackets into names of folders.
+func filesIn(folder, pattern string) ([]string, error) {
+	found, err := fs.Glob(os.DirFS(folder), pattern)
+	for i, name := range found {
+		found[i] = filepath.Join(folder, name)
+	}
+	return found, err
 }
 
 func (l layout) bundle(client string) string { return filepath.Join(l.bundles(), client) }

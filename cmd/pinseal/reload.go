@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,7 +15,7 @@ type reloadConfig struct {
 // files are those that a reload reads: all that stand in the configuration, and those that have their places.
 func (c *config) files(l layout) []string {
 	files := []string{l.config, l.signers, l.joined(), l.recipients(), l.decryptKey(), l.denied()}
-	if shared, err := filepath.Glob(filepath.Join(l.encryption().shared, "shared-*.key")); err == nil {
+	if shared, err := filesIn(l.encryption().shared, "shared-*.key"); err == nil {
 		files = append(files, shared...)
 	}
 	for _, path := range c.paths() {
