@@ -51,14 +51,15 @@ func bindControl(path string, handle controlHandler) (*controlServer, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("removing a stale control socket: %w", err)
 	}
-	var listener net.Listener
+	var listener *net.UnixListener
 	err := throughFolder(path, func(short string) (err error) {
-		listener, err = net.Listen("unix", short) //nolint:noctx // binding a local socket does not block
+		listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the control socket: %w", err)
 	}
+	listener.SetUnlinkOnClose(false) // the short name is another folder's by then
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("protecting the control socket: %w", err), listener.Close())
 	}

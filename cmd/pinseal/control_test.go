@@ -12,10 +12,10 @@ import (
 func TestControlSocketIsOnes(t *testing.T) {
 	t.Parallel()
 	l := layoutUnder(t.TempDir())
-	for range 5 {
+	for range 3 {
 		var opened atomic.Pointer[controlServer]
 		var starts sync.WaitGroup
-		for range 8 {
+		for range 3 {
 			starts.Go(func() {
 				server, err := listenControl(l.control(), func(context.Context, []string, func(string)) error { return nil })
 				if err == nil && !opened.CompareAndSwap(nil, server) {
