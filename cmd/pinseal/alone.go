@@ -42,5 +42,8 @@ func rewrite(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
+	if !info.Mode().IsRegular() { // whoever uses a device or a pipe would find another one in its place
+		return fmt.Errorf("%s is not a regular file, nothing was changed", path)
+	}
 	return atomicfile.WriteFor(path, path, text, info.Mode().Perm())
 }
