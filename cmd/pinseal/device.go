@@ -98,7 +98,7 @@ func (c *deviceAddCmd) make(std streams, l layout, cfg *config) error {
 	if c.HomeAssistant {
 		return c.tellHomeAssistant(std, l, cfg)
 	}
-	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", filepath.Base(c.Out), c.Name)
+	fmt.Fprintf(std.out, "next: copy the folder to the device, then there: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", shellWord(filepath.Base(c.Out)), c.Name)
 	return nil
 }
 

@@ -175,7 +175,7 @@ func (c *deviceJoinCmd) prove(ctx context.Context, std streams, name, folder str
 		fmt.Fprintln(std.out, "not verified")
 		return fmt.Errorf("%s has joined, but its first message was not verified: %w", name, err)
 	}
-	fmt.Fprintf(std.out, "next: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", folder, name)
+	fmt.Fprintf(std.out, "next: pinseal pub --bundle %s -t telemetry/%s/test -m 1\n", shellWord(folder), name)
 	return nil
 }
 

@@ -302,7 +302,7 @@ func (p *preparation) tell(w io.Writer, out string) error {
   operator       %s
 next: boot the Raspberry Pi with it
 then: pinseal pub --bundle %s -h %s -t %s -m 1
-`, p.hostname, p.way, out, out, p.plan.host, p.plan.topic)
+`, p.hostname, p.way, out, shellWord(out), p.plan.host, shellWord(p.plan.topic))
 	return err
 }
 

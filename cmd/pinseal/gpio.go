@@ -67,6 +67,9 @@ type gpioSetCmd struct {
 
 // Run holds the line: the kernel may let a line float once nobody holds it.
 func (c *gpioSetCmd) Run(ctx context.Context, std streams) (err error) {
+	if c.For < 0 {
+		return usagef("--for is a length of time, not below 0")
+	}
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	if c.For > 0 {

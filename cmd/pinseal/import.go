@@ -151,6 +151,6 @@ func (i *imported) write(std streams, text string, dir dirFlag) error {
 	if !exists(dir.layout().signKey()) {
 		fmt.Fprintf(std.out, "next: %s, which makes the node's keys\n", dir.command("init"))
 	}
-	fmt.Fprintf(std.out, "then: %s --config %s\n", dir.command("run"), i.out)
+	fmt.Fprintf(std.out, "then: %s --config %s\n", dir.command("run"), shellWord(i.out))
 	return nil
 }

@@ -83,7 +83,7 @@ func (c *initCmd) Run(std streams) error {
 		sudo = "sudo "
 	}
 	fmt.Fprintf(std.out, "next: %s%s\n", sudo, c.next())
-	fmt.Fprintf(std.out, "then: %spinseal pub --bundle %s -t %s -m 1\n", sudo, p.operatorBundle(), p.topic)
+	fmt.Fprintf(std.out, "then: %spinseal pub --bundle %s -t %s -m 1\n", sudo, shellWord(p.operatorBundle()), shellWord(p.topic))
 	return nil
 }
 

@@ -106,7 +106,7 @@ func (c *caCreateCmd) Run(std streams) error {
 	if err := files.create(); err != nil {
 		return err
 	}
-	fmt.Fprintf(std.out, "root of trust: %s\nnext: pinseal ca sign --root %s ca.csr --out ca.crt\n", c.Folder, c.Folder)
+	fmt.Fprintf(std.out, "root of trust: %s\nnext: pinseal ca sign --root %s ca.csr --out ca.crt\n", c.Folder, shellWord(c.Folder))
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"unicode"
 
 	"pinseal/signing/replay"
 )
@@ -93,7 +95,17 @@ func (f dirFlag) command(words string) string {
 	if f.Dir == "" {
 		return "pinseal " + words
 	}
-	return "pinseal " + words + " --dir " + f.Dir
+	return "pinseal " + words + " --dir " + shellWord(f.Dir)
+}
+
+// shellWord is a path or a topic as it is typed: what a shell would take apart stands between quotes.
+func shellWord(text string) string {
+	if text != "" && strings.IndexFunc(text, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+,:=@%", r)
+	}) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // sequenceFile is where the numbers used by a signing key are kept.

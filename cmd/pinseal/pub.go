@@ -83,6 +83,9 @@ func (c *pubCmd) checkFlags() error {
 	if c.Plain && len(c.EncryptTo) > 0 {
 		return usagef("--plain does not seal, and what is not sealed is not encrypted")
 	}
+	if err := checkSeconds(c.Wait); err != nil {
+		return err
+	}
 	sources := 0
 	for _, given := range []bool{c.Message != nil, c.MessageArg != nil, c.Lines, c.File != "", c.Stdin, c.Null} {
 		if given {
@@ -256,7 +259,7 @@ func (p *publisher) one(ctx context.Context, source func() ([]byte, error)) erro
 }
 
 // patience is how long nothing may be heard of the node.
-func (p *publisher) patience() time.Duration { return time.Duration(p.Wait * float64(time.Second)) }
+func (p *publisher) patience() time.Duration { return seconds(p.Wait) }
 
 // unanswered publishes without waiting for more than the broker's acknowledgements.
 func (p *publisher) unanswered(ctx context.Context, source func() ([]byte, error)) error {

@@ -32,6 +32,12 @@ type subCmd struct {
 func (c *subCmd) Run(ctx context.Context, std streams) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
+	if err := checkSeconds(c.Wait); err != nil {
+		return err
+	}
+	if c.Count < 0 {
+		return usagef("--count is a number of messages")
+	}
 	settings, err := c.client(std)
 	if err != nil {
 		return err
@@ -80,7 +86,7 @@ func (c *subCmd) print(ctx context.Context, settings *client, subscriptions []mq
 	defer func() { err = errors.Join(err, connection.Close()) }()
 	var timeout <-chan time.Time
 	if c.Wait > 0 {
-		timeout = time.After(time.Duration(c.Wait * float64(time.Second)))
+		timeout = time.After(seconds(c.Wait))
 	}
 	for shown := 0; c.Count == 0 || shown < c.Count; {
 		select {

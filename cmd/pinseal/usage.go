@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -94,6 +95,22 @@ func parameterTypes() []kong.Option {
 			return nil
 		})),
 	}
+}
+
+// checkSeconds wants of -W what can be waited for.
+func checkSeconds(given float64) error {
+	if !(given >= 0) { // or no number at all
+		return usagef("--wait is a number of seconds, not below 0")
+	}
+	return nil
+}
+
+// seconds is a time to wait, for ever if there is no longer one.
+func seconds(given float64) time.Duration {
+	if given >= time.Duration(math.MaxInt64).Seconds() {
+		return math.MaxInt64
+	}
+	return time.Duration(given * float64(time.Second))
 }
 
 func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
