@@ -149,8 +149,10 @@ func (b *Broker) tick(ctx context.Context) {
 }
 
 const (
-	goodbyeTime  = 300 * time.Millisecond // for clients that listen
-	shutdownTime = 1500 * time.Millisecond
+	goodbyeTime = 300 * time.Millisecond // for clients that listen
+	// shutdownTime is for what cannot be interrupted: the hash of a password takes more than a second on a Pi Zero, and the
+	// sync of a worn SD card as well.
+	shutdownTime = 5 * time.Second
 )
 
 func (b *Broker) shutDown(helpers *sync.WaitGroup) error {
