@@ -191,11 +191,11 @@ func (c *caretaker) look(ctx context.Context) error {
 	if reason == "" {
 		return unlisted
 	}
+	c.loading.Lock() // key and certificate are exchanged one after the other: a reload in between would find them not to belong together
+	defer c.loading.Unlock()
 	if err := c.renew(ctx, current, authority, local); err != nil {
 		return err
 	}
-	c.loading.Lock()
-	defer c.loading.Unlock()
 	if err := c.useCertificates(); err != nil {
 		return err
 	}
